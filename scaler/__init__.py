@@ -1,0 +1,12 @@
+"""A KEDA external scaler for GPU inference services that share cards.
+
+source -> Snapshot -> signals -> plan -> served over gRPC | replayed
+
+snapshot.py   what was seen          sources/    Prometheus or a recording -> Snapshot
+policy.py     what is wanted         signals/    what is a service's own, and what is its neighbours'
+decision.py   what is answered       planning/   signals + policy + memory -> plan; plan.py is the whole on one page
+explain.py    a decision as text     serving/    the plan, to KEDA (gRPC) and to people (HTTP)
+settings.py   the YAML file          replay/     recorded snapshots through the same plan
+"""
+
+__version__ = "0.1.0"

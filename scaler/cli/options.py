@@ -1,0 +1,98 @@
+"""What the flags take: moments, durations, addresses, lists of files."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, TypeVar
+
+import click
+
+from scaler.quantity import parse_duration
+from scaler.settings import Address, parse_address
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+_RFC_3339 = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(\.\d{1,9})?([Zz]|[+-]\d{2}:\d{2})", re.ASCII)
+_UNIX = re.compile(r"\d{9,12}(\.\d{1,9})?", re.ASCII)  # from 1973 on: fewer digits are a mistyped year
+_RELATIVE = re.compile(r"now(?:-([0-9a-z.]{1,32}))?", re.ASCII)
+_LAST_MOMENT_S = 253_402_300_799.0  # 9999-12-31T23:59:59Z, the last that RFC 3339 can write
+_LEAST_STEP_S, _MOST_STEP_S = 0.5, 3600.0
+
+
+def parse_moment(text: str, now_s: float) -> float:
+    """Unix seconds of "2025-06-18T00:00:00Z", "1750204800", "now" or "now-6h"; raises ValueError."""
+    relative = _RELATIVE.fullmatch(text)
+    if relative is not None:
+        at_s = now_s - (parse_duration(relative[1]) if relative[1] else 0.0)
+    elif _UNIX.fullmatch(text):
+        at_s = float(text)
+    elif _RFC_3339.fullmatch(text):
+        at_s = datetime.fromisoformat(text.upper()).timestamp()
+    else:
+        raise ValueError("not a time")
+    if not 0 <= at_s <= _LAST_MOMENT_S:
+        raise ValueError("not within the years 1970 to 9999")
+    return at_s
+
+
+def moment(_: click.Context, __: click.Parameter, value: str | None) -> float | None:
+    """Callback of --start and --end. `now` is whole seconds, so that a range made of it has whole instants."""
+    try:
+        return None if value is None else parse_moment(value, float(int(time.time())))
+    except ValueError as error:
+        takes = "RFC 3339 with its offset (2025-06-18T00:00:00Z), Unix seconds, now, or now-6h"
+        raise click.BadParameter(f"{value!r}: {error}; it takes {takes}") from None
+
+
+def step(_: click.Context, __: click.Parameter, value: str | None) -> float | None:
+    """Callback of --step."""
+    if value is None:
+        return None
+    try:
+        step_s = parse_duration(value)
+        if not _LEAST_STEP_S <= step_s <= _MOST_STEP_S:
+            raise ValueError("out of range")
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r}: {error}; it takes a duration such as 15s, 500ms to 1h") from None
+    return step_s
+
+
+def address(_: click.Context, __: click.Parameter, value: str | Address | None) -> Address | None:
+    """Callback of --listen and --http."""
+    try:
+        return None if value is None else parse_address(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r}: {error}; it takes HOST:PORT, port 0 to 65535") from None
+
+
+config_option = click.option("--config", metavar="FILE", help="Settings (YAML), the operator's policy.")
+recording_option = click.option("--recording", metavar="FILE", help="A recording, as `record` writes it.")
+prometheus_option = click.option(
+    "--prometheus", metavar="URL", help="A Prometheus; wins over prometheus.url of --config."
+)
+start_option = click.option("--start", callback=moment, metavar="TIME", help="RFC 3339, Unix seconds, now, or now-6h.")
+end_option = click.option("--end", callback=moment, metavar="TIME", help="The last moment, included.")
+step_option = click.option(
+    "--step",
+    callback=step,
+    metavar="DURATION",
+    help="Time between two moments; default: timing.tick, of a recording its own.",
+)
+
+
+def manifests_option(command: _Command) -> _Command:
+    """`-f a.yaml b.yaml`, as a shell makes of `-f *.yaml`: what trails the first file without a flag is a file, too."""
+    more = click.argument("more_manifests", nargs=-1, metavar="[FILE]...")
+    return click.option(
+        "-f", "--filename", "manifests", multiple=True, metavar="FILE", help="ScaledObject manifests; - is stdin."
+    )(more(command))
+
+
+def all_manifests(manifests: tuple[str, ...], more: tuple[str, ...]) -> tuple[str, ...]:
+    """The files of -f and those that trail it."""
+    if more and not manifests:
+        raise click.UsageError(f"unexpected argument {more[0]!r}; manifests take -f", click.get_current_context())
+    return (*manifests, *more)

@@ -1,0 +1,146 @@
+"""`vram-scaler serve`: answers KEDA from a Prometheus, or plays a recording as if it were now."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import shutil
+import sys
+
+import click
+import structlog
+
+from scaler import __version__
+from scaler.cli.faults import Unusable
+from scaler.cli.feed import only_one_source, open_prometheus, open_recording, services_of
+from scaler.cli.options import (
+    address,
+    all_manifests,
+    config_option,
+    manifests_option,
+    prometheus_option,
+    recording_option,
+)
+from scaler.manifests import Services
+from scaler.policy import METRIC_NAME
+from scaler.serving import server
+from scaler.serving.clock import Clock, Playback
+from scaler.settings import Address, load_settings
+from scaler.sources.source import Source
+
+PLAYED_SPEED = 120.0  # the 9 h of the incident in some 5 minutes
+
+
+@click.command("serve", short_help="Answer KEDA, from a Prometheus or from a recording.")
+@config_option
+@prometheus_option
+@recording_option
+@manifests_option
+@click.option("--speed", type=click.FloatRange(1, 10_000), help="A recording's speed, 1 to 10000; default 120.")
+@click.option("--listen", callback=address, metavar="HOST:PORT", help="gRPC for KEDA; default 127.0.0.1:6000.")
+@click.option("--http", callback=address, metavar="HOST:PORT", help="Status and metrics; default 127.0.0.1:8080.")
+def serve_command(
+    config: str | None,
+    prometheus: str | None,
+    recording: str | None,
+    manifests: tuple[str, ...],
+    more_manifests: tuple[str, ...],
+    speed: float | None,
+    listen: Address | None,
+    http: Address | None,
+) -> None:
+    """Answers KEDA. Without a Prometheus and a recording it plays the incident that comes with the package.
+
+    ScaledObjects are learnt from KEDA's calls; those of -f are planned for from the start.
+    """
+    only_one_source(recording, prometheus)
+    settings = load_settings(config)
+    source: Source | None = open_prometheus(settings, prometheus) if recording is None else None
+    clock: Clock | None = None
+    is_incident = source is None and recording is None
+    if source is not None:
+        if speed is not None:
+            raise click.UsageError("--speed is a recording's; a Prometheus is asked as time goes by")
+        told = f"asks {prometheus or (settings.prometheus and settings.prometheus.url)}"
+    else:
+        source = recorded = open_recording(recording, settings)
+        header, speed = recorded.header, speed or PLAYED_SPEED
+        if header.start_s == header.end_s:
+            raise Unusable(f"{recorded.path}: one snapshot only; to be played it takes two")
+        clock = Playback(header.start_s, header.end_s, speed)
+        what = "the incident of 18 June 2025" if is_incident else str(recorded.path)
+        told = f"plays {what}, {speed:g} times as fast, again and again"
+    services = services_of(all_manifests(manifests, more_manifests), settings, is_incident)
+    _log_to_stderr()
+
+    def listening(grpc_address: Address, http_address: Address) -> None:
+        click.echo(_welcome(told, services, grpc_address, http_address))
+
+    try:
+        asyncio.run(
+            server.serve(
+                source,
+                settings,
+                grpc_address=listen or settings.listen,
+                http_address=http or settings.http,
+                clock=clock,
+                kept=services.policies,
+                listening=listening,
+            )
+        )
+    except server.CannotListen as fault:
+        raise Unusable(str(fault)) from None
+
+
+def _welcome(told: str, services: Services, grpc_address: Address, http_address: Address) -> str:
+    """What is served where, and how to ask it."""
+    command = "vram-scaler" if shutil.which("vram-scaler") else sys.argv[0]
+    key = next(iter(services.policies), None)
+    namespace, name = key or ("NAMESPACE", "NAME")
+    sent = services.metadata.get(key, {}) if key is not None else {}
+    metadata = {field: value for field, value in sent.items() if field != "scalerAddress"}
+    asked = {
+        "scaledObjectRef": {"namespace": namespace, "name": name, "scalerMetadata": metadata},
+        "metricName": METRIC_NAME,
+    }
+    hint = (
+        f"With a Prometheus: {command} serve --prometheus http://127.0.0.1:9090\n" if told.startswith("plays") else ""
+    )
+    at = "" if str(http_address) == "127.0.0.1:8080" else f" --http {http_address}"
+    known = ", ".join(f"{each.namespace}/{each.name}" for each in services.policies)
+    return f"""\
+vram-scaler {__version__} {told}
+
+  KEDA      {grpc_address} (gRPC, plaintext)
+  HTTP      http://{http_address}/
+  planned   {known or "each ScaledObject from KEDA's first call on"}
+
+Ask it, in another terminal:
+  {command} explain {namespace}/{name}{at}
+  curl http://{http_address}/v1/decisions
+  curl http://{http_address}/metrics
+  grpcurl -plaintext -d '{json.dumps(asked)}' \\
+    {grpc_address} externalscaler.ExternalScaler/GetMetrics
+
+{hint}Ctrl-C ends it. What it decides is logged below.
+"""
+
+
+def _log_to_stderr() -> None:
+    """Coloured lines on a terminal, else one JSON object an event."""
+    terminal = sys.stderr.isatty()
+    renderers: list[structlog.typing.Processor] = (
+        [structlog.dev.ConsoleRenderer()]
+        if terminal
+        else [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+    )
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True, key="logged"),
+            *renderers,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )

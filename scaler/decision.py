@@ -1,0 +1,106 @@
+"""What is answered: a decision per service with the steps that led to it, and the fleet's plan of one moment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from scaler.policy import ServiceKey
+from scaler.snapshot import CardKey, Problem
+
+
+class Verdict(StrEnum):
+    """What a decision does with the replicas; `docs/decisions.md` describes each."""
+
+    HOLD = "hold"
+    SCALE_UP = "scale-up"
+    SCALE_DOWN = "scale-down"
+    VETO = "veto"  # demand above replicas, granted = replicas
+    LIMITED = "limited"  # demand above replicas, granted between
+    UNKNOWN = "unknown"  # no answer: KEDA gets UNAVAILABLE and holds
+
+
+class Reason(StrEnum):
+    """Why; the binding one stands first in a decision. `docs/decisions.md` describes each."""
+
+    DEMAND = "demand"
+    LOW_VRAM = "low-vram"
+    NO_FIT = "no-fit"
+    CONTENDED = "contended"
+    STALE = "stale"
+    MISSING = "missing"
+    WARMING = "warming"
+    SCALE_DOWN_WINDOW = "scale-down-window"
+    FLOOR = "floor"
+    CEILING = "ceiling"
+
+
+class Step(NamedTuple):
+    """One number on the way to a decision: what it is, how much, in which unit, and in words why."""
+
+    name: str
+    value: float | None
+    unit: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The answer for one ScaledObject. `granted` is None only with verdict `unknown`."""
+
+    time_s: float
+    key: ServiceKey
+    pool: str
+    replicas: int | None
+    demand: int | None
+    granted: int | None
+    active: bool
+    verdict: Verdict
+    reasons: tuple[Reason, ...]
+    steps: tuple[Step, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """The contract's JSON object (`docs/decisions.md`)."""
+        return {
+            "time": self.time_s,
+            "namespace": self.key.namespace,
+            "name": self.key.name,
+            "pool": self.pool,
+            "replicas": self.replicas,
+            "demand": self.demand,
+            "granted": self.granted,
+            "active": self.active,
+            "verdict": str(self.verdict),
+            "reasons": [str(reason) for reason in self.reasons],
+            "steps": [step._asdict() for step in self.steps],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class PoolState:
+    """One pool's VRAM at the plan's moment.
+
+    `free_bytes` and `low_bytes` are those of the tightest card (or of the percentile or sum that the policy names);
+    both are None while the VRAM cannot be seen, and then `vetoed` is True.
+    """
+
+    name: str
+    free_bytes: float | None
+    low_bytes: float | None
+    high_bytes: float | None
+    card: CardKey | None
+    vetoed: bool
+    vetoed_since_s: float | None
+    cards: int
+
+
+@dataclass(frozen=True, slots=True)
+class FleetPlan:
+    """All answers of one moment: GetMetrics, IsActive, the streams and the explanation come from one FleetPlan."""
+
+    time_s: float
+    decisions: Mapping[ServiceKey, Decision] = field(default_factory=dict)
+    pools: Mapping[str, PoolState] = field(default_factory=dict)
+    problems: tuple[Problem, ...] = ()

@@ -1,0 +1,1 @@
+"""Signals, policy and memory -> the fleet's plan. plan.py is the whole decision on one page."""

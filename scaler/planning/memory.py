@@ -1,0 +1,94 @@
+"""What the plan looks back on: readings, never decisions. So every instance that saw the same history remembers the
+same, whenever it started, and a ScaledObject that registers late finds its past already there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from scaler.planning.cards import PoolCards, short_cards
+from scaler.planning.watermark import PoolMoment, observe
+from scaler.policy import OperatorPolicy
+from scaler.signals.carried import Lesson, learn
+from scaler.signals.derive import Derivation, Moment, derive
+from scaler.snapshot import Snapshot, WorkloadKey
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadMemory:
+    """One Deployment's past: moments over twice the longest scale-down window, lessons over the learning window."""
+
+    moments: tuple[Moment, ...] = ()
+    lessons: tuple[Lesson, ...] = ()
+
+
+NOTHING = WorkloadMemory()
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Everything that a plan remembers. Equal histories give equal memories; nothing in it outlives its window."""
+
+    time_s: float | None = None
+    workloads: Mapping[WorkloadKey, WorkloadMemory] = field(default_factory=dict)
+    pools: Mapping[str, tuple[PoolMoment, ...]] = field(default_factory=dict)
+
+
+def moments_window_s(operator: OperatorPolicy) -> float:
+    """How far moments are kept: a scale-down window as seen from any answer that may still be in force."""
+    longest = max(pool.scale_down_window_s for pool in operator.pools)
+    return 2 * longest + max(120.0, 2 * operator.timing.stale_after_s)
+
+
+def horizon_s(operator: OperatorPolicy) -> float:
+    """The history at full resolution after which a fresh start decides like an instance that never stopped.
+
+    Lessons reach further back (timing.learnWindow), at the coarser steps of timing.learnEvery.
+    """
+    return max(moments_window_s(operator), operator.timing.watermark_window_s) + operator.timing.tick_s
+
+
+def remember(
+    snapshot: Snapshot, operator: OperatorPolicy, memory: Memory, cards: PoolCards
+) -> tuple[Memory, dict[WorkloadKey, Derivation]]:
+    """The memory with this snapshot in it, and what was derived from it for each workload that can be seen, asked
+    about by KEDA or not. What has left its window is forgotten."""
+    time_s, timing = snapshot.taken_at_s, operator.timing
+    # The first moment in each learning interval of the wall clock teaches: instances agree on it without talking.
+    is_lesson_due = memory.time_s is None or time_s // timing.learn_every_s > memory.time_s // timing.learn_every_s
+    oldest_moment_s, oldest_lesson_s = time_s - moments_window_s(operator), time_s - timing.learn_window_s
+    short = short_cards(cards, operator)
+
+    workloads: dict[WorkloadKey, WorkloadMemory] = {}
+    derived: dict[WorkloadKey, Derivation] = {}
+    for key in memory.workloads.keys() | snapshot.workloads.keys():
+        past, reading = memory.workloads.get(key, NOTHING), snapshot.workloads.get(key)
+        # A new revision may need more of everything: what was learnt of the old one is void.
+        since_s = max(oldest_lesson_s, (reading.revision_created_s or 0.0) if reading is not None else 0.0)
+        lessons = past.lessons
+        if lessons and lessons[0].time_s <= since_s:
+            lessons = tuple(lesson for lesson in lessons if lesson.time_s > since_s)
+        moments = past.moments[_expired(past.moments, oldest_moment_s) :]
+        if reading is not None:
+            derivation = derive(time_s, reading, short.host(key), operator, moments, lessons)
+            if derivation is not None:
+                derived[key] = derivation
+                moments = (*moments, derivation.moment)
+                if is_lesson_due and derivation.lesson is not None:
+                    lessons = learn(lessons, derivation.lesson, timing.learn_window_s)
+        if moments or lessons:
+            workloads[key] = WorkloadMemory(moments, lessons)
+
+    pools: dict[str, tuple[PoolMoment, ...]] = {}
+    for pool in operator.pools:
+        kept = (m for m in memory.pools.get(pool.name, ()) if m.time_s > time_s - timing.watermark_window_s)
+        pools[pool.name] = (*kept, observe(time_s, cards[pool.name], pool, timing.stale_after_s))
+    return Memory(time_s, workloads, pools), derived
+
+
+def _expired(moments: tuple[Moment, ...], oldest_s: float) -> int:
+    """How many of the moments, oldest first, have left the window: one a tick, as a rule."""
+    for index, moment in enumerate(moments):
+        if moment.time_s >= oldest_s:
+            return index
+    return len(moments)

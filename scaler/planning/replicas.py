@@ -1,0 +1,103 @@
+"""Own concurrency -> replicas, and the windows that keep replicas from twitching."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from scaler.policy import PoolPolicy, ServicePolicy
+from scaler.signals.derive import Moment
+
+# 2.04 replicas' worth of requests is two replicas a little busier, not a third one: rates jitter by a few percent.
+TOLERANCE_REPLICAS = 0.05
+
+
+class OwnLoad(NamedTuple):
+    """What a service asks replicas for: own requests in flight, of them waiting, and own GPU time in busy cards."""
+
+    inflight: float
+    queued: float
+    gpu_busy: float
+
+
+def own_load(moment: Moment, pool: PoolPolicy) -> OwnLoad:
+    """A moment's own part. Time-slicing stretches waiting, execution and wall time alike, so one ratio serves all."""
+    ratio = 1.0 if pool.contention_counts else moment.own_ratio
+    return OwnLoad(moment.inflight * ratio, moment.queued * ratio, moment.gpu_busy * ratio)
+
+
+def undiscounted(moment: Moment) -> OwnLoad:
+    """A moment's load with what neighbours add to it."""
+    return OwnLoad(moment.inflight, moment.queued, moment.gpu_busy)
+
+
+def replicas_for(load: OwnLoad, service: ServicePolicy, pool: PoolPolicy) -> int:
+    """Replicas that the load needs, before floor and ceiling. It never divides by the present replicas, so it does
+    not twitch at low counts. GPU time corroborates: it asks for no more replicas than there are requests in flight."""
+    if load.inflight <= service.activation_concurrency:
+        return 0
+    needed = load.inflight / (service.target_concurrency or pool.target_concurrency)
+    if service.target_queue is not None:
+        needed = max(needed, load.queued / service.target_queue)
+    if service.target_gpu_utilization is not None:
+        by_gpu = load.gpu_busy / (service.target_gpu_utilization / 100)
+        needed = max(needed, min(by_gpu, load.inflight))
+    return max(1, math.ceil(needed - TOLERANCE_REPLICAS))
+
+
+def bounded(replicas: int, service: ServicePolicy, pool: PoolPolicy) -> int:
+    """The replicas within minReplicas and maxReplicas, the pool's ceiling included."""
+    ceiling = min(service.max_replicas, pool.max_replicas)
+    return max(min(service.min_replicas, ceiling), min(replicas, ceiling))
+
+
+class Window(NamedTuple):
+    """The highest demand of the scale-down window; `covered` is False while less than the window has been seen."""
+
+    replicas: int
+    covered: bool
+
+
+def scale_down_window(moments: Iterable[Moment], time_s: float, service: ServicePolicy, pool: PoolPolicy) -> Window:
+    """The highest demand from `time_s` back over the window. The load grows in each of its parts, so the replicas
+    for the highest of each part bound the highest of the replicas."""
+    start = time_s - pool.scale_down_window_s
+    covered = False
+    inflight = queued = gpu_busy = 0.0
+    for moment in moments:
+        if moment.time_s > time_s:
+            break
+        if moment.time_s <= start:
+            covered = moment.time_s > start - pool.scale_down_window_s or moment.time_s == start
+            if moment.time_s < start:
+                continue
+        load = own_load(moment, pool)
+        inflight = max(inflight, load.inflight)
+        queued = max(queued, load.queued)
+        gpu_busy = max(gpu_busy, load.gpu_busy)
+    return Window(bounded(replicas_for(OwnLoad(inflight, queued, gpu_busy), service, pool), service, pool), covered)
+
+
+def surely_running(
+    moments: tuple[Moment, ...], replicas: int, sampled_s: float, service: ServicePolicy, pool: PoolPolicy
+) -> int:
+    """The replicas that a veto may freeze at: `replicas` was read at `sampled_s`, and what KEDA has been told since
+    may have scaled the service down in the meantime. A freeze above what really runs would be a scale-up.
+
+    With replicas 10 read 20 s ago and a demand of 6 told until now, 10 may be 6 already: the freeze is at 6 until the
+    next sample shows the truth.
+    """
+    least = replicas
+    for index in range(len(moments) - 2, -1, -1):
+        moment = moments[index]
+        if moment.time_s <= sampled_s - _HPA_SYNC_S:
+            break
+        now = bounded(replicas_for(own_load(moment, pool), service, pool), service, pool)
+        window = scale_down_window(moments[: index + 1], moment.time_s, service, pool)
+        if now < replicas and window.covered:
+            least = min(least, max(now, min(moment.spec_replicas, window.replicas)))
+    return least
+
+
+_HPA_SYNC_S = 15.0  # kube-controller-manager's --horizontal-pod-autoscaler-sync-period: an answer is acted on that late

@@ -1,0 +1,77 @@
+"""The numbers on the way to a decision, in words: what it is, its age, the correction, the limit (law 10)."""
+
+from __future__ import annotations
+
+from scaler.decision import Step
+from scaler.planning.replicas import OwnLoad
+from scaler.planning.watermark import PoolMoment, Watch
+from scaler.policy import PoolPolicy, ServicePolicy
+from scaler.quantity import Level, format_bytes
+from scaler.signals.derive import Derivation
+from scaler.signals.gpu_share import GpuShare
+from scaler.snapshot import WorkloadReading
+
+
+def load_steps(
+    derivation: Derivation,
+    reading: WorkloadReading,
+    share: GpuShare,
+    load: OwnLoad,
+    service: ServicePolicy,
+    pool: PoolPolicy,
+) -> list[Step]:
+    """From requests in flight to own requests in flight, with every correction that was made or refused."""
+    moment, flow = derivation.moment, derivation.arrivals
+    age = reading.signals_age_s or 0.0
+    text = f"{reading.queued:.1f} queued + {reading.executing:.1f} executing, {age:.0f} s old"
+    if derivation.inflight_burst is not None:
+        text += f"; burst {derivation.inflight_burst:.1f}"
+    steps = [Step("in-flight", derivation.inflight_stable, "requests", text)]
+    if flow is not None:
+        if flow.corrected:
+            text = (
+                f"of {flow.all_per_s:.1f}/s; {flow.failed_ratio:.0%} of attempts fail for lack of VRAM and come again"
+            )
+        elif flow.failed_ratio > 0:
+            text = f"{flow.failed_ratio:.0%} of attempts fail, but no card of the service is short: nothing discounted"
+        else:
+            text = "completions plus growth of the queue"
+        steps.append(Step("fresh-arrivals", flow.fresh_per_s, "1/s", text))
+        if flow.corrected:
+            steps.append(Step("fresh-in-flight", moment.inflight, "requests", "of those in flight, without retries"))
+    if derivation.needed is not None:
+        text = "what these arrivals were seen to need at no less load a replica"
+        if moment.own_ratio < 1.0:
+            counted = "still counted (contentionCounts)" if pool.contention_counts else "not counted"
+            text += f"; the other {moment.inflight * (1 - moment.own_ratio):.1f} wait on neighbours: {counted}"
+        steps.append(Step("needed-in-flight", derivation.needed, "requests", text))
+    if share.own is not None:
+        text = f"of {share.cards} cards, by {reading.gpu_busy_source}"
+        if share.neighbours is not None:
+            text += f"; neighbours {share.neighbours:.2f}"
+        steps.append(Step("own-gpu", share.own, "cards", text))
+    steps.append(Step("own-in-flight", load.inflight, "requests", "what demand is computed from"))
+    if service.target_queue is not None:
+        steps.append(Step("own-queue", load.queued, "requests", f"target {service.target_queue:g} a replica"))
+    return steps
+
+
+def watermark_step(now: PoolMoment, state: Watch, low: Level, high: Level, pool: PoolPolicy) -> Step:
+    """The free VRAM that counts, against the watermark that counts."""
+    if now.free_bytes is None:
+        seen = "no card of the pool can be seen" if now.cards == 0 else f"not all of {now.cards} cards can be seen"
+        return Step("free-vram", None, "bytes", f"{seen}: blind, policy {pool.blind}")
+    where = f"card {now.card.uuid}" if now.card is not None else f"sum of {now.cards} cards"
+    text = f"{format_bytes(now.free_bytes)} on {where}; low watermark {low}, high {high}"
+    if state.vetoed and state.since_s is not None:
+        text += f"; no scale-up, for {now.time_s - state.since_s:.0f} s now"
+    return Step("free-vram", now.free_bytes, "bytes", text)
+
+
+def room_step(now: PoolMoment, low: Level, service: ServicePolicy, starting: int, fitting: int) -> Step:
+    """How many replicas fit above the watermark."""
+    footprint = format_bytes(service.vram_per_replica or 0)
+    text = f"replicas of {footprint} (vramPerReplica) that fit above {format_bytes(low.of(now.total_bytes))}"
+    if starting > 0:
+        text += f", less {starting} that are still starting"
+    return Step("fitting", fitting, "replicas", text)

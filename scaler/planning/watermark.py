@@ -1,0 +1,117 @@
+"""Free VRAM of a pool against its watermarks: the veto that stops scale-ups before a card is full.
+
+On the morning that this project exists for, free VRAM reached zero 32 minutes before the first failed request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from scaler.decision import PoolState
+from scaler.planning.cards import is_placeable
+from scaler.policy import PoolPolicy
+from scaler.quantity import Level
+from scaler.signals.freshness import free_bytes
+from scaler.snapshot import CardKey, CardReading
+
+
+class PoolMoment(NamedTuple):
+    """The free VRAM that counts for a pool at one moment; `free_bytes` is None while it cannot be seen."""
+
+    time_s: float
+    free_bytes: float | None
+    total_bytes: float
+    card: CardKey | None
+    cards: int
+
+
+class Watch(NamedTuple):
+    """The state of a watermark: `since_s` is the moment from which the veto has stood without a break."""
+
+    vetoed: bool
+    since_s: float | None
+
+
+def observe(
+    time_s: float, cards: Iterable[tuple[CardKey, CardReading]], pool: PoolPolicy, stale_after_s: float
+) -> PoolMoment:
+    """The pool's free VRAM by the policy's `watermarkOf`.
+
+    Where no card has a free slot, all cards count: the next slot to fall free may be on any of them.
+    One card that cannot be seen makes the whole unknown, unless it could not take a replica anyway.
+    """
+    all_cards = list(cards)
+    counted = all_cards
+    if pool.watermark_of != "tightest":
+        counted = [pair for pair in all_cards if is_placeable(pair[1], pool)] or all_cards
+    seen = [(key, free_bytes(card, stale_after_s), card.total_bytes or 0.0) for key, card in counted]
+    known = [(key, free, total) for key, free, total in seen if free is not None]
+    if not known or len(known) < len(seen):
+        return PoolMoment(time_s, None, 0.0, None, len(all_cards))
+    if pool.watermark_of == "sum":
+        return PoolMoment(
+            time_s, sum(free for _, free, _ in known), sum(total for _, _, total in known), None, len(all_cards)
+        )
+    known.sort(key=lambda card: (card[1] - pool.low_watermark.of(card[2]), card[0]))
+    rank = int(pool.percentile / 100 * (len(known) - 1)) if pool.watermark_of == "percentile" else 0
+    key, free, total = known[rank]
+    return PoolMoment(time_s, free, total, key, len(all_cards))
+
+
+def watch(moments: tuple[PoolMoment, ...], low: Level, high: Level, pool: PoolPolicy) -> Watch:
+    """Whether the veto stands after these moments (oldest first, the newest is now).
+
+    Free VRAM below `low` arms it; it ends when free VRAM has stayed at or above `high` for releaseAfter, or when the
+    last crossing has left the window. A moment that cannot be seen vetoes by itself (blind: hold) and is no quiet.
+    The state follows from the window alone, so instances agree on it whenever they started.
+    """
+    armed_since: float | None = None
+    quiet_since: float | None = None
+    blind = False
+    for moment in moments:
+        blind = moment.free_bytes is None
+        if moment.free_bytes is None:
+            quiet_since = None
+            continue
+        if moment.free_bytes < low.of(moment.total_bytes):
+            armed_since = armed_since if armed_since is not None else moment.time_s
+            quiet_since = None
+        elif moment.free_bytes >= high.of(moment.total_bytes):
+            quiet_since = quiet_since if quiet_since is not None else moment.time_s
+            if moment.time_s - quiet_since >= pool.release_after_s:
+                armed_since = None
+        else:
+            quiet_since = None
+    if blind and pool.blind == "hold" and armed_since is None:
+        return Watch(True, moments[-1].time_s)
+    return Watch(armed_since is not None, armed_since)
+
+
+def pool_state(now: PoolMoment, state: Watch, pool: PoolPolicy) -> PoolState:
+    """The pool's part of the plan, by its own watermarks."""
+    seen = now.free_bytes is not None
+    return PoolState(
+        name=pool.name,
+        free_bytes=now.free_bytes,
+        low_bytes=pool.low_watermark.of(now.total_bytes) if seen else None,
+        high_bytes=pool.high_watermark.of(now.total_bytes) if seen else None,
+        card=now.card,
+        vetoed=state.vetoed,
+        vetoed_since_s=state.since_s,
+        cards=now.cards,
+    )
+
+
+def tighter(pool: PoolPolicy, wanted: Level | None, total_bytes: float) -> tuple[Level, Level]:
+    """Low and high watermark for a service: its own low one where that leaves more VRAM free, else the pool's.
+
+    The high one keeps its distance to the low one in proportion.
+    """
+    if wanted is None or wanted.of(total_bytes) <= pool.low_watermark.of(total_bytes):
+        return pool.low_watermark, pool.high_watermark
+    low = pool.low_watermark.of(total_bytes)
+    ratio = pool.high_watermark.of(total_bytes) / low if low > 0 else 1.0
+    if wanted.bytes is not None:
+        return wanted, Level(bytes=int(wanted.bytes * ratio))
+    return wanted, Level(ratio=min(1.0, (wanted.ratio or 0.0) * ratio))

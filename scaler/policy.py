@@ -1,0 +1,286 @@
+"""What is wanted: the operator's pools and windows, and what each ScaledObject asks for within them.
+
+These models are the YAML file's sections and the trigger's metadata themselves: camelCase outside, units in the names
+inside, unknown keys refused, every key with a default, a unit and a range.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, NamedTuple, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.alias_generators import to_camel
+
+from scaler.quantity import Bytes, Count, FreeLevel, Level, Number, Seconds
+
+METRIC_NAME = "vram-scaler-replicas"  # constant for every ScaledObject: a change of name rewrites the HPA
+
+
+class BadPolicy(ValueError):
+    """A setting or a metadata key that cannot be used; each line names the key, its value and the allowed range."""
+
+
+class ServiceKey(NamedTuple):
+    """A ScaledObject."""
+
+    namespace: str
+    name: str
+
+
+class Section(BaseModel):
+    """Frozen, camelCase outside, unknown keys refused. A field's description is its unit and range."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True, allow_inf_nan=False
+    )
+
+
+def _pattern(value: str) -> str:
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise ValueError(f"not a regular expression: {error}") from error
+    return value
+
+
+def _name(kind: str, longest: int, dots: str) -> AfterValidator:
+    letters = re.compile(rf"[a-z0-9]([-a-z0-9{dots}]{{0,{longest - 2}}}[a-z0-9])?", re.ASCII)
+
+    def check(value: str) -> str:
+        if value and not letters.fullmatch(value):
+            raise ValueError(f"not {kind}")
+        return value
+
+    return AfterValidator(check)
+
+
+Pattern = Annotated[str, AfterValidator(_pattern)]
+PoolName = Annotated[str, _name("the name of a pool", 63, "")]
+DeploymentName = Annotated[str, _name("the name of a Deployment", 253, ".")]
+WatermarkOf = Literal["tightest-placeable", "tightest", "percentile", "sum"]
+
+
+class Timing(Section):
+    """Windows and ages. The queries use the same windows, so a recording is bound to those it was made with."""
+
+    tick_s: Seconds = Field(15.0, alias="tick", ge=0.5, le=300, description="time between two plans, 500ms to 5m")
+    stable_window_s: Seconds = Field(
+        60.0,
+        alias="stableWindow",
+        ge=1,
+        le=600,
+        description="window of the stable signals, at least 4 scrapes, 1s to 10m",
+    )
+    burst_window_s: Seconds = Field(
+        30.0,
+        alias="burstWindow",
+        ge=1,
+        le=600,
+        description="window of the burst signals, at least 2 scrapes, 1s to 10m",
+    )
+    stale_after_s: Seconds = Field(
+        45.0, alias="staleAfter", ge=1, le=600, description="age from which a reading is no longer used, 1s to 10m"
+    )
+    learn_every_s: Seconds = Field(
+        300.0,
+        alias="learnEvery",
+        ge=1,
+        le=3600,
+        description="time between two lessons on what load a replica carries, 1s to 1h",
+    )
+    learn_window_s: Seconds = Field(
+        86400.0, alias="learnWindow", ge=60, le=7 * 86400, description="how long such a lesson counts, 1m to 7d"
+    )
+    watermark_window_s: Seconds = Field(
+        3600.0,
+        alias="watermarkWindow",
+        ge=60,
+        le=86400,
+        description="how far back a watermark crossing is remembered, 1m to 24h",
+    )
+
+
+class PoolPolicy(Section):
+    """One pool: which cards it covers, and how scarce their VRAM may become. A card belongs to the first pool that
+    matches it; a pool without patterns matches every card."""
+
+    name: PoolName = Field("default", min_length=1, description="a lower-case DNS label, 1 to 63 characters")
+    nodes: Pattern = Field(".*", description="regular expression for the whole node name")
+    models: Pattern = Field(".*", description="regular expression for the whole card model, e.g. Tesla T4")
+    low_watermark: FreeLevel = Field(
+        Level(ratio=0.10), description="free VRAM below which no scale-up passes, e.g. 1536Mi or 10%"
+    )
+    high_watermark: FreeLevel = Field(
+        Level(ratio=0.15), description="free VRAM at which a veto may end, at least the low one, e.g. 2304Mi or 15%"
+    )
+    release_after_s: Seconds = Field(
+        120.0,
+        alias="releaseAfter",
+        ge=0,
+        le=3600,
+        description="time at the high watermark before a veto ends, 0s to 1h",
+    )
+    watermark_of: WatermarkOf = Field(
+        "tightest-placeable", description="which free VRAM counts: tightest-placeable, tightest, percentile or sum"
+    )
+    percentile: Number = Field(
+        10.0, ge=0, le=100, description="with watermarkOf percentile: which, 0 (tightest) to 100"
+    )
+    slots_per_card: Count | None = Field(
+        None, ge=1, le=256, description="time-slice places per card, 1 to 256; default: what the nodes advertise"
+    )
+    target_concurrency: Number = Field(
+        4.0, ge=0.01, le=100_000, description="requests in flight per replica unless the trigger says, 0.01 to 100000"
+    )
+    max_replicas: Count = Field(
+        100, ge=1, le=10_000, description="most replicas of any service of the pool, 1 to 10000"
+    )
+    scale_down_window_s: Seconds = Field(
+        300.0, alias="scaleDownWindow", ge=0, le=3600, description="demand must have been lower this long, 0s to 1h"
+    )
+    blind: Literal["hold", "allow"] = Field(
+        "hold", description="while free VRAM cannot be seen: hold (no scale-up) or allow (as if there were room)"
+    )
+    contention_counts: bool = Field(
+        False, description="true: waiting that neighbours cause on a shared card counts as own demand"
+    )
+
+    @model_validator(mode="after")
+    def _watermarks_in_order(self) -> Self:
+        low, high = self.low_watermark, self.high_watermark
+        if (low.bytes is None) != (high.bytes is None):
+            raise ValueError(f"lowWatermark {low} and highWatermark {high}: both in bytes or both in percent")
+        if (low.bytes or low.ratio or 0) > (high.bytes or high.ratio or 0):
+            raise ValueError(f"highWatermark {high} is below lowWatermark {low}; it takes at least the low one")
+        return self
+
+
+class OperatorPolicy(Section):
+    """What the operator decides for the whole fleet."""
+
+    timing: Timing = Timing()
+    pools: tuple[PoolPolicy, ...] = Field((PoolPolicy(),), description="at least one pool, each with a name of its own")
+    client_retries: Count = Field(
+        2, ge=0, le=10, description="most retries that a client makes of one failed request, 0 to 10"
+    )
+
+    @model_validator(mode="after")
+    def _names_once(self) -> Self:
+        names = [pool.name for pool in self.pools]
+        if not names:
+            raise ValueError("pools: empty; it takes at least one pool")
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"pools: the name {', '.join(twice)} stands twice; each pool takes a name of its own")
+        return self
+
+    def pool(self, name: str) -> PoolPolicy:
+        """The pool of that name; raises KeyError."""
+        return next(pool for pool in self.pools if pool.name == name)
+
+
+class ServicePolicy(Section):
+    """One ScaledObject's trigger metadata, every value a string. It may tighten its pool's policy, never loosen it."""
+
+    scaler_address: str = Field("", description="KEDA's own; not read here")
+    deployment: DeploymentName = Field("", description="a Deployment of the same namespace")
+    pool: str = Field("default", description="the name of a configured pool")
+    target_concurrency: Number | None = Field(
+        None, ge=0.01, le=100_000, description="requests in flight per replica, 0.01 to 100000"
+    )
+    target_queue: Number | None = Field(
+        None, ge=0.01, le=100_000, description="own waiting requests per replica, 0.01 to 100000"
+    )
+    target_gpu_utilization: Number | None = Field(
+        None, ge=1, le=100, description="own share of a card per replica in percent, 1 to 100"
+    )
+    activation_concurrency: Number = Field(
+        0.0, ge=0, le=100_000, description="requests in flight above which there is demand at all, 0 to 100000"
+    )
+    vram_per_replica: Bytes | None = Field(
+        None, ge=1, le=2**50, description="VRAM that one replica takes at its highest, e.g. 2200Mi; 1 byte to 1Pi"
+    )
+    low_watermark: FreeLevel | None = Field(
+        None, description="free VRAM such as 3Gi or 20%; counts where it is above the pool's"
+    )
+    priority: Number = Field(
+        1.0, ge=0.01, le=100, description="weight among services that compete for VRAM, 0.01 to 100"
+    )
+    min_replicas: Count = Field(0, ge=0, le=10_000, description="0 to 10000")
+    max_replicas: Count = Field(
+        10_000, ge=1, le=10_000, description="1 to 10000; the pool's limit counts where it is lower"
+    )
+
+    @model_validator(mode="after")
+    def _floor_below_ceiling(self) -> Self:
+        if self.min_replicas > self.max_replicas:
+            raise ValueError(f"minReplicas {self.min_replicas} is above maxReplicas {self.max_replicas}")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class FleetPolicy:
+    """The operator's policy and all ScaledObjects that are planned for."""
+
+    operator: OperatorPolicy
+    services: Mapping[ServiceKey, ServicePolicy]
+
+
+def service_policy(key: ServiceKey, metadata: Mapping[str, str], operator: OperatorPolicy) -> ServicePolicy:
+    """Reads a trigger's metadata.
+
+    Raises:
+        BadPolicy: with one line a fault: key, value, allowed range, and for an unknown key the near miss.
+    """
+    try:
+        policy = ServicePolicy.model_validate(dict(metadata))
+    except ValidationError as error:
+        raise BadPolicy("; ".join(describe(error, ServicePolicy, "metadata."))) from None
+    names = [pool.name for pool in operator.pools]
+    if policy.pool not in names:
+        raise BadPolicy(f"metadata.pool: {policy.pool!r} is not a configured pool; it takes one of {', '.join(names)}")
+    return policy if policy.deployment else policy.model_copy(update={"deployment": key.name})
+
+
+def describe(error: ValidationError, section: type[Section], prefix: str = "") -> list[str]:
+    """One line a fault: the key's path, the value that was given, and what the key takes."""
+    return [_describe_one(dict(fault), section, prefix) for fault in error.errors()]
+
+
+def _describe_one(fault: dict[str, Any], section: type[Section], prefix: str) -> str:
+    path, owner, takes = "", section, ""
+    for part in fault["loc"]:
+        if isinstance(part, int):
+            path += f"[{part}]"
+            continue
+        field = _field(owner, str(part))
+        path += f".{part}" if path else str(part)
+        if field is None:
+            if fault["type"] == "extra_forbidden":
+                known = [str(info.alias) for info in owner.model_fields.values()]
+                near = difflib.get_close_matches(str(part), known, n=1, cutoff=0.6)
+                meant = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(sorted(known))}"
+                return f"{prefix}{path}: unknown key; {meant}"
+            continue
+        takes = field.description or ""
+        owner = next((kind for kind in _sections(field.annotation)), owner)
+    given, problem = fault["input"], str(fault.get("ctx", {}).get("error", fault["msg"]))
+    where = f"{prefix}{path}".rstrip(".")
+    if isinstance(given, dict) and fault["type"] == "value_error":  # a rule between keys: it names them itself
+        return f"{where}: {problem}" if where else problem
+    shown = f"{given!r}" if isinstance(given, (str, int, float)) else f"a {type(given).__name__}"
+    return f"{where}: {shown[:80]}: {problem}" + (f"; it takes {takes}" if takes else "")
+
+
+def _field(section: type[Section], alias: str) -> Any:
+    return next((info for name, info in section.model_fields.items() if alias in (info.alias, name)), None)
+
+
+def _sections(annotation: Any) -> list[type[Section]]:
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return [annotation]
+    return [kind for part in getattr(annotation, "__args__", ()) for kind in _sections(part)]

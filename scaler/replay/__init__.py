@@ -1,0 +1,1 @@
+"""Recorded snapshots through the same plan() that serves."""

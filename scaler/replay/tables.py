@@ -1,0 +1,197 @@
+"""A replay as tables for a terminal: a row a service, a row a pool, then what changed and when."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from scaler.decision import Verdict
+from scaler.explain import at
+from scaler.quantity import format_bytes
+from scaler.replay.summary import Change, Jump, PoolAccount, ProblemAccount, Replay, ServiceAccount, Veto
+from scaler.snapshot import Problem
+
+# Enough to see when something began and how it went on; the counts are always whole.
+SHOWN_MOMENTS = 3
+
+
+def tables(replay: Replay) -> RenderableType:
+    """The whole report. Times are UTC; the days are in the title, and beside each time only where that is ambiguous."""
+    if replay.start_s is None or replay.end_s is None:
+        return Text("no snapshot in that time: nothing was replayed")
+    clock = _Clock(replay.start_s, replay.end_s)
+    title = f"{at(replay.start_s)} to {at(replay.end_s)}, {replay.steps} steps"
+    note = (
+        "Real is what the recorded autoscaler had; granted is what KEDA would have been told at that moment.\n"
+        "Withheld: real scale-ups to more than was granted. Owed: more was granted than was there. Hours: of replicas."
+    )
+    return Group(
+        Text(title, style="bold"),
+        _services(list(replay.services.values()), clock),
+        _scale_ups(list(replay.services.values()), clock),
+        _pools(list(replay.pools.values()), clock),
+        *([_problems(replay.problems, clock)] if replay.problems else []),
+        _changes(replay, clock),
+        Text(note, style="dim"),
+    )
+
+
+class _Clock:
+    """Moments as UTC, with the day where a time of day stands for several of them."""
+
+    def __init__(self, start_s: float, end_s: float) -> None:
+        self._format = "%H:%M:%S" if end_s - start_s < 86400 else "%m-%d %H:%M:%S"
+
+    def at(self, time_s: float | None) -> str:
+        return "-" if time_s is None else datetime.fromtimestamp(time_s, UTC).strftime(self._format)
+
+
+def _table(title: str, *columns: tuple[str, bool]) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", pad_edge=False, show_edge=False)
+    for name, is_number in columns:
+        is_narrow = name not in (
+            "service",
+            "what",
+            "why",
+            "reasons",
+        )  # only words may break, where they leave no room for the figures
+        table.add_column(name, justify="right" if is_number else "left", no_wrap=is_narrow, overflow="fold")
+    return table
+
+
+def _services(accounts: Sequence[ServiceAccount], clock: _Clock) -> Table:
+    table = _table(
+        "\nServices",
+        ("service", False),
+        ("max\nreal", True),
+        ("max\ngranted", True),
+        ("hours\nreal", True),
+        ("hours\ngranted", True),
+        ("first veto\n(steps)", False),
+        ("withheld", True),
+        ("owed", True),
+        ("no\nanswer", True),
+    )
+    for account in accounts:
+        table.add_row(
+            f"{account.key.namespace}/{account.key.name}",
+            str(account.real_max),
+            str(account.granted_max),
+            f"{account.real_hours:.1f}",
+            f"{account.granted_hours:.1f}",
+            clock.at(account.first_veto_s) + (f" ({account.vetoed_steps})" if account.vetoed_steps else ""),
+            *(
+                str(count) if count else "-"
+                for count in (len(account.withheld), len(account.owed), account.unknown_steps)
+            ),
+        )
+    return table
+
+
+def _scale_ups(accounts: Sequence[ServiceAccount], clock: _Clock) -> Table:
+    table = _table("\nScale-ups that differ", ("service", False), ("withheld", False), ("owed", False))
+    for account in accounts:
+        if account.withheld or account.owed:
+            name = f"{account.key.namespace}/{account.key.name}"
+            table.add_row(name, _jumps(account.withheld, clock), _jumps(account.owed, clock))
+    return table
+
+
+def _pools(accounts: Sequence[PoolAccount], clock: _Clock) -> Table:
+    table = _table(
+        "\nPools",
+        ("pool", False),
+        ("cards", True),
+        ("least free VRAM", False),
+        ("below low\nwatermark", True),
+        ("vetoes", False),
+        ("blind", True),
+    )
+    for account in accounts:
+        least = "not seen"
+        if account.least_free_bytes is not None:
+            least = f"{format_bytes(account.least_free_bytes)} at {clock.at(account.least_at_s)}"
+        table.add_row(
+            account.name,
+            str(account.cards),
+            least,
+            f"{account.below_hours:.2f} h",
+            _vetoes(account.vetoes, clock),
+            f"{account.blind_steps} steps" if account.blind_steps else "-",
+        )
+    return table
+
+
+def _problems(problems: Mapping[Problem, ProblemAccount], clock: _Clock) -> Table:
+    table = _table(
+        "\nNot seen, or doubted, by the source", ("signal", False), ("why", False), ("first", False), ("steps", True)
+    )
+    for problem, account in problems.items():
+        table.add_row(problem.signal, problem.text, clock.at(account.first_s), str(account.steps))
+    return table
+
+
+def _changes(replay: Replay, clock: _Clock) -> Table:
+    table = _table(
+        "\nChanges",
+        ("time", False),
+        ("what", False),
+        ("replicas", True),
+        ("demand", True),
+        ("granted", True),
+        ("verdict", False),
+        ("reasons", False),
+        ("free VRAM", True),
+    )
+    for change in replay.changes:
+        table.add_row(clock.at(change.time_s), *_change(change), style="dim" if change.decision is None else "")
+    if replay.changes_left_out:
+        table.caption = f"and {replay.changes_left_out} changes more; --all shows them"
+        table.caption_justify = "left"
+    return table
+
+
+def _change(change: Change) -> tuple[str, ...]:
+    pool, decision = change.pool, change.decision
+    free = "unknown" if pool is None or pool.free_bytes is None else format_bytes(pool.free_bytes)
+    if decision is None:
+        name = pool.name if pool is not None else ""
+        return f"pool {name}", "", "", "", "veto begins" if pool is not None and pool.vetoed else "veto ends", "", free
+    numbers = (
+        "?" if number is None else str(number) for number in (decision.replicas, decision.demand, decision.granted)
+    )
+    what = f"{decision.key.namespace}/{decision.key.name}"
+    why = " ".join(decision.reasons)
+    if decision.verdict is Verdict.UNKNOWN and decision.steps:
+        why += f": {decision.steps[0].text}"
+    return what, *numbers, str(decision.verdict), why, free
+
+
+def _jumps(jumps: Sequence[Jump], clock: _Clock) -> str:
+    """The first ones, a line each, as "00:03:00 2→3, 5.5 GiB free", and how many more there were."""
+    if not jumps:
+        return "-"
+    lines = []
+    for jump in jumps[:SHOWN_MOMENTS]:
+        free = "free unknown" if jump.free_bytes is None else f"{format_bytes(jump.free_bytes)} free"
+        lines.append(f"{clock.at(jump.time_s)} {jump.before}→{jump.after}, {free}")
+    return _listed(lines, len(jumps))
+
+
+def _vetoes(vetoes: Sequence[Veto], clock: _Clock) -> str:
+    if not vetoes:
+        return "-"
+    shown = [
+        f"{clock.at(v.start_s)} to {'the end' if v.end_s is None else clock.at(v.end_s)}"
+        for v in vetoes[:SHOWN_MOMENTS]
+    ]
+    return _listed(shown, len(vetoes))
+
+
+def _listed(lines: list[str], count: int) -> str:
+    more = [f"and {count - len(lines)} more"] if count > len(lines) else []
+    return "\n".join([*lines, *more])

@@ -1,0 +1,1 @@
+"""The plan, to KEDA over gRPC and to people over HTTP."""

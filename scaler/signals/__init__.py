@@ -1,0 +1,1 @@
+"""Corrections, one file each: what of a reading is the service's own."""

@@ -1,0 +1,114 @@
+"""All corrections in their order: in flight -> fresh -> own. A Moment per workload and snapshot is all that is kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from scaler.policy import OperatorPolicy
+from scaler.signals.carried import Flow, Lesson, needed_inflight
+from scaler.signals.freshness import covers_all_pods, signals_fault
+from scaler.signals.retries import Arrivals, arrivals, fresh_inflight, oom_candidates_per_s
+from scaler.snapshot import WorkloadReading
+
+# A burst of 30 s must stand 10 % above a target before it counts, or ordinary noise would add a replica for minutes.
+BURST_TOLERANCE_RATIO = 0.1
+# More failures than that, of whatever kind, and a moment teaches nothing about what a replica can carry.
+CLEAN_FAILURE_RATIO = 0.01
+# Failures stay in a rate's window after the card has room again; so long the evidence that it was short holds.
+OOM_EVIDENCE_S = 120.0
+# So far back arrivals above the highest load seen may explain what waits now; who waits longer has given up.
+QUEUE_WINDOW_S = 300.0
+
+
+class Moment(NamedTuple):
+    """A workload at one moment, corrected: what later moments and the decision look back on.
+
+    Attributes:
+        inflight: fresh requests in flight, the larger of the stable and the (discounted) burst reading.
+        own_ratio: part of `inflight` that own arrivals need by what was seen; the rest is the neighbours' doing.
+        queued: requests waiting. gpu_busy: own GPU time in busy cards.
+        flow: fresh arrivals and ready replicas. spec_replicas: as asked for then.
+        on_short_card: a pod sat on a card below its pool's low watermark.
+    """
+
+    time_s: float
+    inflight: float
+    own_ratio: float
+    queued: float
+    gpu_busy: float
+    flow: Flow | None
+    spec_replicas: int
+    on_short_card: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Derivation:
+    """A moment with the numbers that led to it, for the steps. `taught`: there were lessons to hold it against."""
+
+    moment: Moment
+    inflight_stable: float
+    inflight_burst: float | None
+    arrivals: Arrivals | None
+    oom_confirmed: bool
+    needed: float | None
+    taught: bool
+    lesson: Lesson | None
+
+
+def derive(
+    time_s: float,
+    reading: WorkloadReading,
+    on_short_card: bool,
+    operator: OperatorPolicy,
+    past: tuple[Moment, ...],
+    lessons: tuple[Lesson, ...],
+) -> Derivation | None:
+    """Corrects one workload's reading; None where it is not usable (freshness.signals_fault says why)."""
+    if reading.spec_replicas is None or signals_fault(reading, operator.timing.stale_after_s) is not None:
+        return None
+    stable = (reading.queued or 0.0) + (reading.executing or 0.0)
+    burst = None
+    if reading.queued_burst is not None and reading.executing_burst is not None:
+        burst = max(0.0, reading.queued_burst + reading.executing_burst)
+
+    oom_confirmed = oom_candidates_per_s(reading) > 0.0 and (
+        on_short_card or any(m.on_short_card for m in past if m.time_s > time_s - OOM_EVIDENCE_S)
+    )
+    flow = arrivals(reading, oom_confirmed, operator.client_retries)
+
+    largest = max(stable, (burst or 0.0) / (1.0 + BURST_TOLERANCE_RATIO))
+    fresh = fresh_inflight(largest, flow, reading) if flow is not None else largest
+    flow_now = Flow(time_s, flow.fresh_per_s, reading.ready_replicas or 0) if flow is not None else None
+    needed = None
+    if flow_now is not None and lessons:
+        flows = [m.flow for m in past if m.flow is not None and m.time_s > time_s - QUEUE_WINDOW_S]
+        needed = needed_inflight(lessons, [*flows, flow_now])
+    own_ratio = min(1.0, needed / fresh) if needed is not None and fresh > 0.0 else 1.0
+
+    moment = Moment(
+        time_s=time_s,
+        inflight=fresh,
+        own_ratio=own_ratio,
+        queued=min(reading.queued or 0.0, fresh),
+        gpu_busy=reading.gpu_busy or 0.0,
+        flow=flow_now,
+        spec_replicas=reading.spec_replicas,
+        on_short_card=on_short_card,
+    )
+    return Derivation(
+        moment, stable, burst, flow, oom_confirmed, needed, bool(lessons), _lesson(time_s, reading, flow, stable)
+    )
+
+
+def _lesson(time_s: float, reading: WorkloadReading, flow: Arrivals | None, inflight: float) -> Lesson | None:
+    """What this moment teaches, if all pods are seen and nearly nothing fails.
+
+    It counts all arrivals, not the fresh ones: with so few failures they are the same, and a lesson must follow from
+    the reading alone, or a memory that was rebuilt in coarse steps would differ.
+    """
+    if flow is None or flow.all_per_s <= 0.0 or not reading.ready_replicas or not covers_all_pods(reading):
+        return None
+    if (reading.failure_per_s or 0.0) >= CLEAN_FAILURE_RATIO * flow.all_per_s:
+        return None
+    return Lesson(time_s, flow.all_per_s / reading.ready_replicas, inflight / flow.all_per_s)

@@ -1,0 +1,127 @@
+"""What was seen of the fleet at one moment. Readings are as measured; None means "could not be seen", never zero.
+
+A failed query is data too: its signals are None and a Problem says why. Sources build Snapshots and nothing else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+GpuBusySource = Literal["exporter-per-process", "triton-wall-time", "vllm-running"]
+
+
+class WorkloadKey(NamedTuple):
+    """A Deployment, as kube-state-metrics names it."""
+
+    namespace: str
+    deployment: str
+
+
+class CardKey(NamedTuple):
+    """One VRAM space: a GPU, or on MIG one GPU instance of it (`GPU_I_ID`, else "")."""
+
+    uuid: str
+    gpu_instance_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadReading:
+    """One Deployment's own signals, summed over its pods: totals, never means per replica.
+
+    Attributes:
+        spec_replicas: `kube_deployment_spec_replicas`; the least where several kube-state-metrics answer.
+        ready_replicas: `kube_deployment_status_replicas_ready`.
+        replicas_age_s: age of the sample behind spec_replicas.
+        scraped_pods: pods whose inference server exposed its request counters.
+        signals_age_s: age of the oldest of those pods' newest samples.
+        queued / queued_burst: mean requests waiting, over the stable and the burst window
+            (Triton pending, vLLM waiting).
+        executing / executing_burst: mean requests in execution (Triton by Little's law from the compute durations;
+            vLLM running).
+        inflight_growth_per_s: least-squares slope of the live in-flight gauges over the stable window; arrivals that
+            have not completed yet (negative: a queue that drains).
+        success_per_s / failure_per_s / oom_failure_per_s: completed requests over the stable window. Out-of-memory
+            candidates are Triton's reason="BACKEND" and vLLM's finished_reason="error", a part of failure_per_s.
+        success_time_s: mean time that a successful request spent in the server, its queue included.
+        gpu_busy: GPU time that the workload's pods used, in busy cards (0.5 = half of one card), by gpu_busy_source:
+            per process it is exact; Triton's wall time contains neighbours' slices and is an upper bound.
+        revision_created_s: creation time (Unix) of the newest ReplicaSet; what was learnt of an older one is void.
+    """
+
+    spec_replicas: int | None = None
+    ready_replicas: int | None = None
+    replicas_age_s: float | None = None
+    scraped_pods: int | None = None
+    signals_age_s: float | None = None
+    queued: float | None = None
+    queued_burst: float | None = None
+    executing: float | None = None
+    executing_burst: float | None = None
+    inflight_growth_per_s: float | None = None
+    success_per_s: float | None = None
+    failure_per_s: float | None = None
+    oom_failure_per_s: float | None = None
+    success_time_s: float | None = None
+    gpu_busy: float | None = None
+    gpu_busy_source: GpuBusySource | None = None
+    revision_created_s: float | None = None
+
+    def __post_init__(self) -> None:
+        _refuse_non_finite(self, _WORKLOAD_NUMBERS)
+
+
+@dataclass(frozen=True, slots=True)
+class CardReading:
+    """One card's VRAM and who sits on it.
+
+    Attributes:
+        free_bytes / total_bytes: `DCGM_FI_DEV_FB_FREE` and FREE + USED + RESERVED, in bytes.
+        utilization_ratio: 0 to 1, the whole card's, neighbours included.
+        age_s: age of the sample behind free_bytes.
+        slots: time-slice places, from the node's allocatable GPUs over its cards; None = not known.
+        pods: pods per Deployment on this card, as far as an exporter or Triton's gpu_uuid names them.
+    """
+
+    free_bytes: float | None
+    total_bytes: float | None = None
+    utilization_ratio: float | None = None
+    age_s: float | None = None
+    node: str = ""
+    model: str = ""
+    slots: int | None = None
+    pods: Mapping[WorkloadKey, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _refuse_non_finite(self, _CARD_NUMBERS)
+
+
+class Problem(NamedTuple):
+    """Something that the source could not see, or doubts: `signal` names the query, `text` says why in one line."""
+
+    signal: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The fleet at `taken_at_s` (Unix seconds, the aligned instant at which the source was asked)."""
+
+    taken_at_s: float
+    workloads: Mapping[WorkloadKey, WorkloadReading] = field(default_factory=dict)
+    cards: Mapping[CardKey, CardReading] = field(default_factory=dict)
+    problems: tuple[Problem, ...] = ()
+
+
+_WORKLOAD_NUMBERS = tuple(name for name in WorkloadReading.__slots__ if name != "gpu_busy_source")
+_CARD_NUMBERS = ("free_bytes", "total_bytes", "utilization_ratio", "age_s")
+
+
+def _refuse_non_finite(reading: WorkloadReading | CardReading, names: tuple[str, ...]) -> None:
+    """KEDA turns NaN and infinities into 0, which scales down: they end here, whatever a source lets through."""
+    for name in names:
+        value = getattr(reading, name)
+        if value is not None and not math.isfinite(value):
+            raise ValueError(f"{name}: {value} is not a reading; what cannot be seen is None")

@@ -1,0 +1,1 @@
+"""The outside world -> Snapshot: a live Prometheus, or a recording of one."""

@@ -1,0 +1,59 @@
+"""The PromQL of a card's signals: the DCGM exporter with either spelling of Hostname, honorLabels on or off, MIG."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from scaler.policy import Timing
+from scaler.sources.promql import CARD, POD, SERVICE, duration, first_of, newest, unexported, with_deployment
+from scaler.sources.workload_promql import utilization_window_s
+
+_FREE, _USED, _RESERVED = (f"DCGM_FI_DEV_FB_{part}" for part in ("FREE", "USED", "RESERVED"))
+_HOST = "Hostname, hostname"
+_MIB = "1048576"
+
+
+def _with_node(text: str) -> str:
+    """Hostname became hostname with 4.6.0-4.8.3; a fleet shows both while it is upgraded."""
+    for label in ("hostname", "Hostname"):
+        text = f'label_replace({text}, "node", "$1", "{label}", "(.+)")'
+    return text
+
+
+def vram() -> Mapping[str, str]:
+    """Per card, in bytes. USED leaves RESERVED out; a per-process series of a pod is below its device's, hence max."""
+    free = f"min by ({CARD}) ({newest(_FREE)})"
+    used = f"max by ({CARD}) ({newest(_USED)})"
+    reserved = first_of(f"max by ({CARD}) ({_RESERVED})", f"max by ({CARD}) ({_FREE}) * 0")  # constant; or not shown
+    placed = _with_node(f"min by ({CARD}, {_HOST}, modelName) ({newest(_FREE)})")
+    return {
+        "free_bytes": f"min by ({CARD}, node, modelName) ({placed}) * {_MIB}",
+        "total_bytes": f"({free} + {used} + ({reserved})) * {_MIB}",
+        "age_s": f"time() - max by ({CARD}) (timestamp({_FREE}))",
+    }
+
+
+def utilization_ratio(timing: Timing) -> str:
+    """Per card. max before the average: the pod label of a card's series may move within the window."""
+
+    def mean(metric: str) -> str:
+        return f"avg_over_time((max by ({CARD}) ({metric}))[{duration(utilization_window_s(timing))}:15s])"
+
+    return first_of(mean("DCGM_FI_PROF_GR_ENGINE_ACTIVE"), mean("DCGM_FI_DEV_GPU_UTIL") + " / 100")
+
+
+def slots() -> str:
+    """Per card that is not MIG: what its node allots over the node's cards. 0 allotted says nothing of time-slicing."""
+    whole_cards = _FREE + '{GPU_I_ID=""}'
+    cards = f"group by (node, {CARD}) ({_with_node(f'group by ({CARD}, {_HOST}) ({whole_cards})')})"
+    allotted = unexported('kube_node_status_allocatable{resource=~"nvidia_com_gpu(_shared)?"}', "node")
+    per_node = f"sum by (node) (max by (node, resource) ({allotted}))"
+    return f"{cards} * on (node) group_left () ({per_node} / count by (node) ({cards}) > 0)"
+
+
+def placement() -> str:
+    """Pods per Deployment and card. Without virtual GPUs DCGM names one pod of a card; Triton names its own card."""
+    by_dcgm = f"group by ({POD}, {CARD}) ({unexported(newest(_FREE), 'namespace', 'pod')})"
+    own_card = 'label_replace(nv_inference_count{gpu_uuid!=""}, "UUID", "$1", "gpu_uuid", "(.+)")'
+    by_triton = f"group by ({POD}, {CARD}) ({own_card})"
+    return f"count by ({SERVICE}, {CARD}) ({with_deployment(first_of(by_dcgm, by_triton))})"

@@ -1,0 +1,164 @@
+"""The live source: a fixed set of queries at one instant, or over a range of instants, -> Snapshots."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator, model_validator
+
+from scaler.policy import Section, Timing
+from scaler.quantity import Seconds
+from scaler.snapshot import Snapshot
+from scaler.sources.assemble import assemble
+from scaler.sources.checked_session import QueryFailed
+from scaler.sources.queries import QueryOverrides, build_queries
+from scaler.sources.query_client import Answer, Grid, QueryClient, QueryStats
+from scaler.sources.source import SourceUnavailable
+
+# 15 minutes of 15 s steps, where Prometheus allows 11,000 points a series: some MB for some hundred services. A
+# Prometheus that shares 2 cores took 0.3 s an instant for 300 services with 900 pods.
+CHUNK_INSTANTS = 60
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
+_HEADER_VALUE = re.compile(r"[!-~](?:[ -~]*[!-~])?", re.ASCII)
+
+
+class BasicAuth(Section):
+    """User and password; the file is read anew at every tick."""
+
+    username: str = Field(min_length=1, max_length=256, description="1 to 256 characters")
+    password_file: str = Field(min_length=1, description="path of a file that holds the password")
+
+
+class PrometheusSettings(Section):
+    """Where Prometheus is, how to be let in, and how long to wait."""
+
+    url: str = Field(
+        "http://127.0.0.1:9090", description="an http or https address, a path prefix allowed, without user and query"
+    )
+    bearer_token_file: str | None = Field(
+        None, min_length=1, description="path of a file that holds a token; read anew at every tick"
+    )
+    basic_auth: BasicAuth | None = Field(None, description="username and passwordFile, in place of bearerTokenFile")
+    headers: Mapping[str, str] = Field({}, description="more HTTP headers, e.g. X-Scope-OrgID: tenant; printable ASCII")
+    ca_file: str | None = Field(
+        None, min_length=1, description="path of the PEM certificates to trust; default: the system's"
+    )
+    deadline_s: Seconds = Field(
+        5.0, alias="deadline", ge=0.1, le=60, description="time for all queries of one tick together, 100ms to 1m"
+    )
+    history_deadline_s: Seconds = Field(
+        60.0, alias="historyDeadline", ge=0.1, le=600, description="the same for 60 instants of history, 100ms to 10m"
+    )
+    queries: QueryOverrides = Field(QueryOverrides(), description="PromQL of your own in place of built-in signals")
+
+    @field_validator("url")
+    @classmethod
+    def _plain_url(cls, url: str) -> str:
+        parts = urlsplit(url)
+        plain = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        if not plain or parts.username is not None or parts.query or parts.fragment or re.search(r"\s", url):
+            raise ValueError("not such an address")
+        return url.rstrip("/")
+
+    @field_validator("headers")
+    @classmethod
+    def _sendable(cls, headers: Mapping[str, str]) -> Mapping[str, str]:
+        for name, value in headers.items():
+            if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(value):
+                raise ValueError(f"{name!r} is not a header that can be sent")  # not its value, which may be a secret
+        return headers
+
+    @model_validator(mode="after")
+    def _one_way_in(self) -> Self:
+        ways = [
+            name
+            for name, given in (
+                ("bearerTokenFile", self.bearer_token_file is not None),
+                ("basicAuth", self.basic_auth is not None),
+                ("headers.Authorization", any(name.lower() == "authorization" for name in self.headers)),
+            )
+            if given
+        ]
+        if len(ways) > 1:
+            raise ValueError(f"{' and '.join(ways)} exclude each other; give one")
+        return self
+
+
+class PrometheusSource:
+    """Snapshots of a fleet out of a live Prometheus, now or in its past. Implements `Source`."""
+
+    def __init__(self, settings: PrometheusSettings, timing: Timing) -> None:
+        self._settings = settings
+        self._queries = build_queries(timing, settings.queries)
+        self._client = QueryClient(settings.url, settings.ca_file)
+
+    @property
+    def stats(self) -> Mapping[str, QueryStats]:
+        """Duration and failures by query name, for the telemetry."""
+        return self._client.stats
+
+    def close(self) -> None:
+        """Releases the connections."""
+        self._client.close()
+
+    def snapshot_at(self, at_s: float) -> Snapshot:
+        """See `Source`; returns or raises within the settings' deadline."""
+        at_ms = round(at_s * 1000)
+        return assemble(at_ms, self._queries, self._ask(Grid(at_ms), self._settings.deadline_s))
+
+    def snapshots(self, start_s: float, end_s: float, step_s: float) -> Iterator[Snapshot]:
+        """See `Source`; times count to the millisecond. A query that fails leaves its signals None for a whole chunk.
+
+        Raises:
+            ValueError: if step is below 1 ms.
+        """
+        start_ms, end_ms, step_ms = (round(seconds * 1000) for seconds in (start_s, end_s, step_s))
+        if step_ms < 1:
+            raise ValueError(f"step {step_s:g} s: it takes at least 1 ms")
+        size = CHUNK_INSTANTS
+        while start_ms <= end_ms:
+            grid = Grid(start_ms, step_ms, min(size, (end_ms - start_ms) // step_ms + 1))
+            outcomes = self._ask(grid, self._settings.history_deadline_s)
+            if grid.count > 1 and any(isinstance(o, QueryFailed) and o.kind == "too-large" for o in outcomes.values()):
+                size = max(1, grid.count // 4)
+                continue
+            for at_ms in grid.instants_ms():
+                yield assemble(at_ms, self._queries, outcomes)
+            start_ms += step_ms * grid.count
+
+    def _ask(self, grid: Grid, deadline_s: float) -> dict[str, Answer | QueryFailed]:
+        self._authorise()
+        outcomes = self._client.ask({query.name: query.promql for query in self._queries}, grid, deadline_s)
+        failures = {name: outcome for name, outcome in outcomes.items() if isinstance(outcome, QueryFailed)}
+        too_large = any(failure.kind == "too-large" for failure in failures.values())
+        if len(failures) == len(outcomes) and not (too_large and grid.count > 1):
+            name, failure = next(iter(failures.items()))
+            raise SourceUnavailable(f"{self._settings.url}: all {len(failures)} queries failed; {name}: {failure}")
+        return outcomes
+
+    def _authorise(self) -> None:
+        """Files are read each time: tokens rotate, a mounted service account's within the hour."""
+        settings = self._settings
+        headers = dict(settings.headers)
+        basic_auth = None
+        if settings.bearer_token_file is not None:
+            headers["Authorization"] = f"Bearer {_secret('bearerTokenFile', settings.bearer_token_file)}"
+        if settings.basic_auth is not None:
+            password = _secret("basicAuth.passwordFile", settings.basic_auth.password_file)
+            basic_auth = (settings.basic_auth.username, password)
+        self._client.authorise(headers, basic_auth)
+
+
+def _secret(key: str, path: str) -> str:
+    try:
+        secret = Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise SourceUnavailable(f"prometheus.{key} {path}: {reason}") from None
+    if not _HEADER_VALUE.fullmatch(secret):
+        raise SourceUnavailable(f"prometheus.{key} {path}: it takes one line of printable ASCII")
+    return secret

@@ -1,0 +1,113 @@
+"""explain(): one input form, the contract's JSON, whether it came over HTTP or from a plan."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from scaler.decision import Decision, Reason, Step, Verdict
+from scaler.explain import REASON_TEXT, explain, headline
+from scaler.policy import ServiceKey
+
+MIB = 1024**2
+HOLD = Decision(
+    time_s=1750205280.0,  # 2025-06-18 00:08:00 UTC
+    key=ServiceKey("kserve-models", "e5"),
+    pool="t4",
+    replicas=3,
+    demand=2,
+    granted=3,
+    active=True,
+    verdict=Verdict.HOLD,
+    reasons=(Reason.SCALE_DOWN_WINDOW,),
+    steps=(
+        Step("in-flight", 6.25, "requests", "0.0 queued + 6.2 executing, 5 s old"),
+        Step("free-vram", 318 * MIB, "bytes", "on card GPU-1"),
+        Step("own-gpu", 0.0321, "cards", "of 2 cards"),
+        Step("granted", 3.0, "replicas", "what KEDA is told"),
+    ),
+)
+VETO = replace(
+    HOLD,
+    demand=5,
+    verdict=Verdict.VETO,
+    reasons=(Reason.LOW_VRAM,),
+    steps=(
+        Step("free-vram", None, "bytes", "blind"),
+        Step("without-limit", 5, "replicas", "without low-vram it would be 5"),
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    ("decision", "expected"),
+    [
+        pytest.param(HOLD, "hold at 3 (scale-down-window); demand 2, pool t4", id="hold above demand"),
+        pytest.param(replace(HOLD, demand=3), "hold at 3; demand 3, pool t4", id="hold at demand"),
+        pytest.param(
+            replace(HOLD, demand=5, granted=5, verdict=Verdict.SCALE_UP),
+            "scale up from 3 to 5; demand 5, pool t4",
+            id="scale-up",
+        ),
+        pytest.param(
+            replace(HOLD, granted=2, verdict=Verdict.SCALE_DOWN, reasons=(Reason.DEMAND,)),
+            "scale down from 3 to 2 (demand); demand 2, pool t4",
+            id="scale-down",
+        ),
+        pytest.param(VETO, "scale-up vetoed (low-vram): stays at 3; demand 5, pool t4", id="veto"),
+        pytest.param(
+            replace(VETO, granted=4, verdict=Verdict.LIMITED),
+            "scale up from 3 to 4 only (low-vram); demand 5, pool t4",
+            id="limited",
+        ),
+        pytest.param(
+            replace(HOLD, replicas=None, demand=None, granted=None, verdict=Verdict.UNKNOWN, reasons=(Reason.STALE,)),
+            "no answer (stale); KEDA gets UNAVAILABLE and the replicas stay as they are",
+            id="unknown",
+        ),
+    ],
+)
+def test_the_headline_says_what_was_decided(decision: Decision, expected: str) -> None:
+    assert headline(decision.as_json()) == f"e5 in kserve-models, 2025-06-18 00:08:00Z: {expected}"
+
+
+def test_every_verdict_has_a_headline_of_its_own() -> None:
+    said = {headline({**VETO.as_json(), "verdict": str(verdict)}) for verdict in Verdict}
+    assert len(said) == len(Verdict)
+    assert not any(f": {verdict}: granted" in text for text in said for verdict in Verdict)
+
+
+def test_every_reason_is_put_in_words() -> None:
+    assert set(REASON_TEXT) == set(Reason)
+
+
+def test_steps_stand_in_columns_with_their_units() -> None:
+    lines = explain(HOLD.as_json()).splitlines()
+    assert lines[2:6] == [
+        "  in-flight  6.25 requests  0.0 queued + 6.2 executing, 5 s old",
+        "  free-vram        318 MiB  on card GPU-1",
+        "  own-gpu     0.0321 cards  of 2 cards",
+        "  granted       3 replicas  what KEDA is told",
+    ]
+    assert lines[-1].startswith("  scale-down-window: demand has not been lower")
+
+
+def test_zero_is_a_number() -> None:
+    idle = replace(HOLD, steps=(Step("in-flight", 0.0, "requests", "none"),))
+    assert "  in-flight  0 requests  none" in explain(idle.as_json()).splitlines()
+
+
+def test_what_it_would_have_been_stands_last_and_unknown_is_not_zero() -> None:
+    text = explain(VETO.as_json())
+    assert text.splitlines()[-1] == "  without low-vram it would be 5"
+    assert "free-vram         unknown  blind" in text
+
+
+def test_json_over_http_reads_like_the_decision_itself() -> None:
+    assert explain(json.loads(json.dumps(HOLD.as_json()))) == explain(HOLD.as_json())
+
+
+def test_a_reason_of_a_newer_scaler_is_shown_as_it_is() -> None:
+    assert explain({**HOLD.as_json(), "reasons": ["fleet-share"]}).splitlines()[-1] == "  fleet-share"

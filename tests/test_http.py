@@ -1,0 +1,203 @@
+"""HTTP: probes, telemetry and the decisions, and the life of the service around it."""
+
+from __future__ import annotations
+
+import json
+import math
+import socket
+from collections.abc import AsyncIterator
+
+import aiohttp
+import pytest
+from grpc import aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from prometheus_client.parser import text_string_to_metric_families
+
+from scaler.decision import FleetPlan, PoolState, Reason, Step, Verdict
+from scaler.policy import OperatorPolicy
+from scaler.serving.server import SERVICE_NAME, CannotListen, Service, running
+from scaler.settings import Address
+from scaler.snapshot import CardKey
+from tests.fleet import START_S, card, key, reading, snapshot
+from tests.serving import METADATA, OUTAGE, FakeSource, ManualClock, decision, fleet_plan, unknown, until
+
+LOCAL = Address("127.0.0.1", 0)
+
+
+class Bench:
+    """The whole service; its tick loop is left to a source that is down, and the test publishes plans itself."""
+
+    def __init__(self) -> None:
+        self.source = FakeSource(lambda at_s: snapshot(at_s, {"e5": reading(2, 6.0)}, card(8.0)))
+        self.source.fault = OUTAGE
+        self.clock = ManualClock()
+        self.service = Service(self.source, OperatorPolicy(), grpc_address=LOCAL, http_address=LOCAL, clock=self.clock)
+
+    def publish(self, plan: FleetPlan) -> None:
+        self.service.board.publish(plan, self.clock.elapsed_s())
+
+    async def get(self, path: str, **headers: str) -> tuple[int, str, str]:
+        """Status, content type and body."""
+        url = f"http://{self.service.http_address}{path}"
+        async with aiohttp.ClientSession() as session, session.get(url, headers=headers) as response:
+            return response.status, response.content_type, await response.text()
+
+    async def health(self, name: str) -> str:
+        async with aio.insecure_channel(str(self.service.grpc_address)) as channel:
+            stub = health_pb2_grpc.HealthStub(channel)
+            response = await stub.Check(health_pb2.HealthCheckRequest(service=name))
+        return str(health_pb2.HealthCheckResponse.ServingStatus.Name(response.status))
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Bench]:
+    bench = Bench()
+    async with running(bench.service, drain_s=0.1):
+        await until(lambda: bool(bench.clock._wakers))  # the first tick is over: the source is down
+        yield bench
+
+
+async def test_ready_only_while_there_is_an_answer(bench: Bench) -> None:
+    async def seen() -> tuple[int, str, str, str]:
+        status, _, body = await bench.get("/readyz")
+        return status, body, await bench.health(SERVICE_NAME), await bench.health("")
+
+    reason = "no plan yet: source unavailable: http://prometheus:9090: connection refused\n"
+    assert await seen() == (503, reason, "NOT_SERVING", "SERVING")
+    assert (await bench.get("/livez"))[0] == 200
+
+    bench.publish(fleet_plan(decision()))
+    await until(lambda: bench.service._health._server_status[SERVICE_NAME] == health_pb2.HealthCheckResponse.SERVING)
+    assert await seen() == (200, "ok\n", "SERVING", "SERVING")
+
+    bench.service.board.close()
+    assert (await bench.get("/readyz"))[::2] == (503, "shutting down\n")
+
+
+async def test_alive_only_while_the_loop_runs(bench: Bench) -> None:
+    bench.service._tasks[0].cancel()
+    await until(lambda: bench.service._tasks[0].done())
+    assert (await bench.get("/livez"))[::2] == (503, "the tick loop has ended\n")
+
+
+async def test_decisions_are_one_json_object_a_line_sorted_by_name(bench: Bench) -> None:
+    infinite = Step("needed-in-flight", math.inf, "requests", "a number that JSON does not know")
+    bench.publish(fleet_plan(unknown("zeta"), decision("alpha", steps=(infinite,)), decision("beta")))
+    status, content_type, body = await bench.get("/v1/decisions")
+    assert (status, content_type) == (200, "application/x-ndjson")
+    found = [json.loads(line) for line in body.splitlines()]
+    assert [each["name"] for each in found] == ["alpha", "beta", "zeta"]
+    assert found[0]["steps"][0] == {**infinite._asdict(), "value": None}
+    assert found[1] == decision("beta").as_json()
+    assert (found[2]["verdict"], found[2]["granted"]) == ("unknown", None)
+
+
+async def test_one_decision_or_what_is_known(bench: Bench) -> None:
+    bench.publish(fleet_plan(decision("e5"), decision("clip")))
+    status, content_type, body = await bench.get("/v1/decisions/models/e5")
+    assert (status, content_type, json.loads(body)) == (200, "application/json", decision("e5").as_json())
+    status, content_type, body = await bench.get("/v1/decisions/models/e6")
+    assert (status, content_type) == (404, "application/json")
+    assert json.loads(body)["error"] == "no decision for models/e6: known (2): models/clip, models/e5"
+
+
+async def test_without_a_plan_in_force_no_decision_is_shown(bench: Bench) -> None:
+    bench.publish(fleet_plan(decision()))
+    bench.clock.advance(46)
+    for path in ("/v1/decisions", "/v1/decisions/models/e5"):
+        status, _, body = await bench.get(path)
+        assert status == 503
+        assert json.loads(body)["error"].startswith("stale: the newest plan is 46 s old")
+
+
+async def test_the_index_names_every_path(bench: Bench) -> None:
+    _, _, body = await bench.get("/")
+    for route in bench.service._http.app.router.resources():
+        assert route.canonical in body
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/v1/decisions", "/livez"])
+async def test_read_only(bench: Bench, path: str) -> None:
+    url = f"http://{bench.service.http_address}{path}"
+    async with aiohttp.ClientSession() as session, session.post(url) as response:
+        assert response.status == 405
+
+
+async def samples(bench: Bench) -> dict[str, float]:
+    status, _, body = await bench.get("/metrics")
+    assert status == 200
+    found = {}
+    for family in text_string_to_metric_families(body):
+        for sample in family.samples:
+            labels = ",".join(f'{name}="{value}"' for name, value in sorted(sample.labels.items()))
+            found[f"{sample.name}{{{labels}}}" if labels else sample.name] = sample.value
+    return found
+
+
+async def test_metrics_show_the_plan_in_force_and_nothing_of_those_before(bench: Bench) -> None:
+    pool = PoolState("default", 3e8, 1.5e9, 2e9, CardKey("GPU-0"), True, START_S - 600, 24)
+    vetoed = decision("e5", 3, verdict=Verdict.VETO, reason=Reason.LOW_VRAM)
+    bench.publish(FleetPlan(START_S, {each.key: each for each in (vetoed, unknown("lost"))}, {"default": pool}))
+    bench.service.registry.ask("models", "e5", METADATA)
+    bench.service.servicer.calls_total["GetMetrics", "OK"] = 7
+    bench.clock.advance(10)
+    found = await samples(bench)
+    e5, lost = 'name="e5",namespace="models",pool="default"', 'name="lost",namespace="models",pool="default"'
+    expected = {
+        f"vram_scaler_service_demand_replicas{{{e5}}}": 3,
+        f"vram_scaler_service_granted_replicas{{{e5}}}": 3,
+        f"vram_scaler_service_replicas{{{e5}}}": 3,
+        f'vram_scaler_service_verdict{{{e5},reason="low-vram",verdict="veto"}}': 1,
+        f'vram_scaler_service_verdict{{{lost},reason="stale",verdict="unknown"}}': 1,
+        'vram_scaler_pool_free_bytes{pool="default"}': 3e8,
+        'vram_scaler_pool_low_watermark_bytes{pool="default"}': 1.5e9,
+        'vram_scaler_pool_veto{pool="default"}': 1,
+        'vram_scaler_pool_veto_since_timestamp_seconds{pool="default"}': START_S - 600,
+        'vram_scaler_rpcs_total{code="OK",method="GetMetrics"}': 7,
+        "vram_scaler_plan_age_seconds": 10,
+        "vram_scaler_source_read_failures_total": 1,
+        "vram_scaler_scaled_objects": 1,
+        "vram_scaler_ready": 1,
+    }
+    assert {name: found.get(name) for name in expected} == expected
+    # What is unknown has no number: neither 0 granted for the lost one, nor an age of a source that never answered.
+    assert f"vram_scaler_service_granted_replicas{{{lost}}}" not in found
+    assert "vram_scaler_source_age_seconds" not in found
+
+    bench.publish(fleet_plan(decision("clip")))
+    assert not [name for name in await samples(bench) if "e5" in name or "pool_free" in name]
+
+
+async def test_openmetrics_where_it_is_asked_for(bench: Bench) -> None:
+    _, content_type, body = await bench.get("/metrics", Accept="application/openmetrics-text; version=1.0.0")
+    assert content_type == "application/openmetrics-text"
+    assert body.endswith("# EOF\n")
+
+
+async def test_an_address_that_is_taken_is_one_clear_line_and_leaves_nothing_open() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        for use, grpc_address, http_address in (
+            ("gRPC", Address("127.0.0.1", port), LOCAL),
+            ("HTTP", LOCAL, Address("127.0.0.1", port)),
+        ):
+            service = Service(FakeSource(), OperatorPolicy(), grpc_address=grpc_address, http_address=http_address)
+            text = f"cannot listen on 127.0.0.1:{port} for {use}: address already in use"
+            with pytest.raises(CannotListen, match=text):
+                await service.start()
+            assert service._http.addresses == []
+
+
+async def test_a_whole_life_from_the_first_reading_to_the_drain() -> None:
+    bench = Bench()
+    bench.source.fault = None
+    bench.service.registry.ask("models", "e5", METADATA)
+    async with running(bench.service, drain_s=0.1):
+        await until(lambda: bench.service.board.fault() is None)
+        _, _, body = await bench.get("/v1/decisions/models/e5")
+        assert json.loads(body)["granted"] == 2  # 6 in flight / target 4
+        assert bench.service.board.in_force().decisions[key("e5")].time_s == START_S
+    with pytest.raises(aiohttp.ClientConnectionError):
+        await bench.get("/livez")

@@ -1,0 +1,169 @@
+"""Each law's property must be able to fail: a bug is planted in the core, and the property has to find it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import Phase, settings
+
+from scaler.decision import Decision, Reason, Verdict
+from scaler.planning import decide as deciding
+from scaler.planning import memory as remembering
+from scaler.planning.decide import Room
+from scaler.planning.replicas import Window, scale_down_window
+from scaler.planning.watermark import Watch
+from scaler.signals import derive as deriving
+from scaler.signals.retries import Arrivals, fresh_inflight
+from tests import test_laws as laws
+
+
+def neighbours_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waiting that neighbours cause is demand: nothing is held against what was seen."""
+    monkeypatch.setattr(deriving, "needed_inflight", lambda lessons, flows: None)
+
+
+def retries_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attempts are taken for fresh arrivals."""
+
+    def undiscounted(reading: Any, oom_confirmed: bool, client_retries: int) -> Arrivals:
+        attempts = (reading.success_per_s or 0.0) + (reading.failure_per_s or 0.0)
+        return Arrivals(attempts, attempts, 0.0, corrected=False)
+
+    monkeypatch.setattr(deriving, "arrivals", undiscounted)
+
+
+def storms_hide_growth(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under confirmed out-of-memory failures, demand is frozen at what was there before."""
+    real = deriving.derive
+
+    def frozen(time_s: float, reading: Any, on_short_card: bool, operator: Any, past: Any, lessons: Any) -> Any:
+        derivation = real(time_s, reading, on_short_card, operator, past, lessons)
+        if derivation is None or not derivation.oom_confirmed or not past:
+            return derivation
+        return replace(derivation, moment=derivation.moment._replace(inflight=past[-1].inflight, own_ratio=1.0))
+
+    monkeypatch.setattr(remembering, "derive", frozen)
+
+
+def a_veto_shrinks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The classic: allowed = 0 under a veto, instead of what runs."""
+    monkeypatch.setattr(deciding, "surely_running", lambda moments, replicas, *_: replicas - 1)
+
+
+def a_veto_stops_scaling_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A veto answers with the replicas, also where less is needed."""
+    real = deciding._held_by_window
+
+    def held(demand: int, replicas: int, *rest: Any) -> int:
+        return max(real(demand, replicas, *rest), replicas)
+
+    monkeypatch.setattr(deciding, "_held_by_window", held)
+
+
+def room_turned_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The watermark's comparison the wrong way about."""
+    real = deciding._room
+
+    def inverted(service: Any, pool: Any, seen: Any, replicas: int, unlimited: int, steps: Any) -> Room:
+        turned = replace(seen, watch=Watch(not seen.watch.vetoed, seen.time_s))
+        return real(service, pool, turned, replicas, unlimited, steps)
+
+    monkeypatch.setattr(deciding, "_room", inverted)
+
+
+def means_per_replica(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mean per replica taken for the total: more load on more replicas looks like less."""
+    real = deriving.derive
+
+    def mean(time_s: float, reading: Any, *rest: Any) -> Any:
+        derivation = real(time_s, reading, *rest)
+        if derivation is None:
+            return None
+        inflight = 1000.0 / (1.0 + derivation.moment.inflight)
+        return replace(derivation, moment=derivation.moment._replace(inflight=inflight, own_ratio=1.0))
+
+    monkeypatch.setattr(remembering, "derive", mean)
+
+
+def failures_are_demand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Failed requests counted on top, as a queue of retries does it."""
+
+    def more(inflight: float, flow: Any, reading: Any) -> float:
+        return fresh_inflight(inflight, flow, reading) + (reading.failure_per_s or 0.0)
+
+    monkeypatch.setattr(deriving, "fresh_inflight", more)
+    monkeypatch.setattr(deriving, "needed_inflight", lambda lessons, flows: None)
+
+
+def missing_is_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cannot be seen becomes no load."""
+    monkeypatch.setattr(deciding, "signals_fault", lambda reading, stale_after_s: None)
+    monkeypatch.setattr(deciding, "_without_signals", _zero)
+
+
+def _zero(key: Any, service: Any, seen: Any, replicas: int, fault: Any) -> Decision:
+    return Decision(
+        seen.time_s, key, service.pool, replicas, 0, 0, False, Verdict.SCALE_DOWN, (Reason.DEMAND,),
+        deciding.unknown(key, service, seen.time_s, "x").steps,
+    )  # fmt: skip
+
+
+def private_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer that depends on how long this process has been running."""
+    calls = itertools.count()
+
+    def drifting(moments: Any, time_s: float, service: Any, pool: Any) -> Window:
+        return scale_down_window(moments, time_s, service, pool)._replace(covered=next(calls) % 50 != 0)
+
+    monkeypatch.setattr(deciding, "scale_down_window", drifting)
+
+
+def cautious_growth(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One replica at a time, to be on the safe side."""
+    real = deciding._room
+
+    def one_more(service: Any, pool: Any, seen: Any, replicas: int, unlimited: int, steps: Any) -> Room:
+        room = real(service, pool, seen, replicas, unlimited, steps)
+        return Room(min(room.replicas, replicas + 1), Reason.LOW_VRAM)
+
+    monkeypatch.setattr(deciding, "_room", one_more)
+
+
+def silent_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A limit that leaves no reason."""
+    real = deciding._room
+
+    def silent(service: Any, pool: Any, seen: Any, replicas: int, unlimited: int, steps: Any) -> Room:
+        return real(service, pool, seen, replicas, unlimited, steps)._replace(reason=None)
+
+    monkeypatch.setattr(deciding, "_room", silent)
+
+
+@pytest.mark.parametrize(
+    ("plant", "law"),
+    [
+        pytest.param(neighbours_count, laws.test_law_1_neighbours_do_not_move_me, id="1"),
+        pytest.param(retries_count, laws.test_law_2_retries_do_not_move_me, id="2 retries count"),
+        pytest.param(storms_hide_growth, laws.test_law_2_a_real_rise_in_a_storm_is_seen, id="2 storms hide growth"),
+        pytest.param(a_veto_shrinks, laws.test_law_3_a_veto_freezes_never_shrinks, id="3 shrinks"),
+        pytest.param(a_veto_stops_scaling_down, laws.test_law_3_scaling_down_always_passes, id="3 stops going down"),
+        pytest.param(room_turned_round, laws.test_law_5_more_room_never_means_fewer, id="5 room"),
+        pytest.param(means_per_replica, laws.test_law_5_more_demand_never_means_fewer, id="5 demand"),
+        pytest.param(failures_are_demand, laws.test_law_5_more_failures_never_mean_more, id="5 failures"),
+        pytest.param(missing_is_zero, laws.test_law_6_unknown_is_not_zero, id="6"),
+        pytest.param(private_state, laws.test_law_7_same_history_same_plan, id="7"),
+        pytest.param(cautious_growth, laws.test_law_9_with_room_and_real_demand_it_scales, id="9"),
+        pytest.param(silent_limits, laws.test_law_10_every_number_has_its_reasons, id="10"),
+    ],
+)
+def test_the_property_finds_it(
+    plant: Callable[[pytest.MonkeyPatch], None], law: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant(monkeypatch)
+    hunt = settings(max_examples=300, database=None, derandomize=True, phases=[Phase.generate], deadline=None)(law)
+    with pytest.raises(AssertionError):
+        hunt()
