@@ -194,7 +194,7 @@ def test_law_3_scaling_down_always_passes(
     quiet = reading(replicas, low[2], low[1])
     with_room = decide(steady({"e5": quiet}, card(15.0)), FLEET, "e5")
     without = decide(steady({"e5": quiet}, card(free)), FLEET, "e5")
-    assume(with_room.demand is not None and with_room.demand <= replicas)
+    assume(with_room.demand is not None and with_room.demand <= replicas and without.granted is not None)
     assert without.granted == with_room.granted == with_room.demand
 
 
@@ -202,26 +202,22 @@ def test_law_3_scaling_down_always_passes(
 
 
 @given(
-    st.lists(readings(), min_size=1, max_size=3),
     readings(),
     cards,
     st.lists(st.floats(0.0, 10.0), min_size=4, max_size=4),
+    st.sampled_from([{}, {"vramPerReplica": "1Gi"}]),
 )
 def test_law_5_more_room_never_means_fewer(
-    past: list[WorkloadReading], now: WorkloadReading, pool: list[CardReading], more: list[float]
+    now: WorkloadReading, pool: list[CardReading], more: list[float], metadata: dict[str, str]
 ) -> None:
     roomier = [
         replace(each, free_bytes=min(each.total_bytes or 0.0, (each.free_bytes or 0.0) + extra * 2**30))
         for each, extra in zip(pool, more, strict=False)
     ]
-    results = []
-    for present in (pool, roomier):
-        history = steady({"e5": past[0]}, *present, ticks=24)
-        history += [snapshot(START_S + TICK_S * i, {"e5": each}, *present) for i, each in enumerate(past)]
-        fleet = policy(e5={"vramPerReplica": "1Gi"})
-        results.append(decide([*history, snapshot(START_S + TICK_S * len(past), {"e5": now}, *present)], fleet, "e5"))
-    assume(results[0].granted is not None)
-    assert granted(results[1]) >= granted(results[0])
+    fleet = policy(e5=metadata)
+    less, more_room = (decide(steady({"e5": now}, *present, ticks=24), fleet, "e5") for present in (pool, roomier))
+    assume(less.granted is not None)
+    assert granted(more_room) >= granted(less)
 
 
 @given(st.lists(readings(), min_size=1, max_size=3), loads(), st.floats(1.0, 5.0), cards)
@@ -237,7 +233,8 @@ def test_law_5_more_demand_never_means_fewer(
     assert less.demand is not None
     assert more.demand is not None
     assert more.demand >= less.demand
-    assert granted(more) >= granted(less)
+    if less.granted is not None and more.granted is not None:
+        assert more.granted >= less.granted
 
 
 @given(loads(), st.floats(0.0, 0.9), st.floats(0.0, 0.9), st.floats(0.0, 15.0))
@@ -260,7 +257,8 @@ def test_law_5_more_failures_never_mean_more(
     assert fewer.demand is not None
     assert more.demand is not None
     assert more.demand <= fewer.demand
-    assert granted(more) <= granted(fewer)
+    if fewer.granted is not None and more.granted is not None:
+        assert more.granted <= fewer.granted
 
 
 # --- 6. Unknown is not zero ---------------------------------------------------------------------------------------

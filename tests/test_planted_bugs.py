@@ -50,8 +50,14 @@ def storms_hide_growth(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def a_veto_shrinks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The classic: allowed = 0 under a veto, instead of what runs."""
-    monkeypatch.setattr(deciding, "surely_running", lambda moments, replicas, *_: replicas - 1)
+    """A veto that answers with less than what runs."""
+    real = deciding._room
+
+    def one_less(service: Any, pool: Any, seen: Any, replicas: int, unlimited: int, steps: Any) -> Room:
+        room = real(service, pool, seen, replicas, unlimited, steps)
+        return Room(replicas - 1, Reason.LOW_VRAM) if seen.watch.vetoed else room
+
+    monkeypatch.setattr(deciding, "_room", one_less)
 
 
 def a_veto_stops_scaling_down(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,7 +134,7 @@ def cautious_growth(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def one_more(service: Any, pool: Any, seen: Any, replicas: int, unlimited: int, steps: Any) -> Room:
         room = real(service, pool, seen, replicas, unlimited, steps)
-        return Room(min(room.replicas, replicas + 1), Reason.LOW_VRAM)
+        return Room(min(room.replicas or 0, replicas + 1), Reason.LOW_VRAM)
 
     monkeypatch.setattr(deciding, "_room", one_more)
 

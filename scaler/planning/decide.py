@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from scaler.decision import Decision, Reason, Step, Verdict
@@ -10,10 +10,10 @@ from scaler.planning.headroom import fitting_replicas
 from scaler.planning.replicas import (
     Window,
     bounded,
+    least_told,
     own_load,
     replicas_for,
     scale_down_window,
-    surely_running,
     undiscounted,
 )
 from scaler.planning.steps import load_steps, room_step, watermark_step
@@ -39,9 +39,12 @@ class Seen:
 
 
 class Room(NamedTuple):
-    """The most replicas that the cards allow, and what binds where that is less than wanted."""
+    """The most replicas that the cards allow, and what binds where that is less than wanted.
 
-    replicas: int
+    `replicas` is None where a veto does not know at how many to freeze.
+    """
+
+    replicas: int | None
     reason: Reason | None
 
 
@@ -89,6 +92,13 @@ def decide(key: ServiceKey, service: ServicePolicy, operator: OperatorPolicy, se
     else:
         unlimited = _held_by_window(demand, replicas, window, reading, pool, steps, reasons)
     room = _room(service, pool, seen, replicas, unlimited, steps)
+    if room.replicas is None:
+        # A freeze above what really runs would be a scale-up; without an answer the HPA holds exactly that.
+        return replace(
+            unknown(key, service, seen.time_s, steps[-1].text, Reason.STALE, replicas),
+            demand=demand,
+            steps=tuple(steps),
+        )
     granted = min(unlimited, room.replicas)
     if room.reason is not None and granted < unlimited:
         reasons.insert(0, room.reason)
@@ -168,7 +178,7 @@ def _room(
 ) -> Room:
     """The most replicas that the pool's free VRAM allows the service, and the reason if that is less than wanted.
 
-    Under a veto that is what surely runs, for an answer at or below the replicas too: they may be fewer by now.
+    Under a veto that is what runs, for an answer at or below the replicas too: they may be fewer by now.
     """
     now, state = seen.pool_moments[-1], seen.watch
     low, high = tighter(pool, service.low_watermark, now.total_bytes)
@@ -179,13 +189,15 @@ def _room(
     if reading is None or derivation is None:
         return Room(replicas, Reason.MISSING)
     if state.vetoed:
-        frozen = surely_running(seen.moments, replicas, seen.time_s - (reading.replicas_age_s or 0.0), service, pool)
-        if frozen < min(replicas, unlimited):
-            text = f"{replicas} were read, but {frozen} were told since: the freeze must not raise them"
-            steps.append(Step("surely-running", frozen, "replicas", text))
+        age_s = reading.replicas_age_s or 0.0
+        least = least_told(seen.moments, replicas, seen.time_s - age_s, service, pool)
+        if least < min(replicas, unlimited):
+            text = f"{replicas} were read {age_s:.0f} s ago, {least} told since: no answer until it is seen what runs"
+            steps.append(Step("told-since", least, "replicas", text))
+            return Room(None, Reason.STALE)
         if now.free_bytes is not None:
-            return Room(frozen, Reason.LOW_VRAM)
-        return Room(frozen, Reason.MISSING if now.cards == 0 else Reason.STALE)
+            return Room(replicas, Reason.LOW_VRAM)
+        return Room(replicas, Reason.MISSING if now.cards == 0 else Reason.STALE)
     if unlimited <= replicas:
         return Room(unlimited, None)
     if derivation.arrivals is None and derivation.taught:

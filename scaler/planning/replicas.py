@@ -79,14 +79,13 @@ def scale_down_window(moments: Iterable[Moment], time_s: float, service: Service
     return Window(bounded(replicas_for(OwnLoad(inflight, queued, gpu_busy), service, pool), service, pool), covered)
 
 
-def surely_running(
+def least_told(
     moments: tuple[Moment, ...], replicas: int, sampled_s: float, service: ServicePolicy, pool: PoolPolicy
 ) -> int:
-    """The replicas that a veto may freeze at: `replicas` was read at `sampled_s`, and what KEDA has been told since
-    may have scaled the service down in the meantime. A freeze above what really runs would be a scale-up.
+    """The least that KEDA can have been told since `replicas` were read at `sampled_s`, or `replicas`.
 
-    With replicas 10 read 20 s ago and a demand of 6 told until now, 10 may be 6 already: the freeze is at 6 until the
-    next sample shows the truth.
+    What was told may have been acted on in the meantime: of 10 replicas read 20 s ago, and 6 told until now, 6 or 10
+    run. A moment whose load asked for less told that; any other told the replicas or nothing.
     """
     least = replicas
     for index in range(len(moments) - 2, -1, -1):
