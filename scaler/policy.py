@@ -103,6 +103,19 @@ class Timing(Section):
         description="how far back a watermark crossing is remembered, 1m to 24h",
     )
 
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.stale_after_s < self.tick_s:
+            raise ValueError(
+                f"staleAfter {self.stale_after_s:g}s is below tick {self.tick_s:g}s; it takes at least that"
+            )
+        if self.burst_window_s > self.stable_window_s:
+            raise ValueError(
+                f"burstWindow {self.burst_window_s:g}s is above stableWindow {self.stable_window_s:g}s; "
+                "it takes at most that"
+            )
+        return self
+
 
 class PoolPolicy(Section):
     """One pool: which cards it covers, and how scarce their VRAM may become. A card belongs to the first pool that

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import json
 import math
+import os
+import signal
 import socket
 from collections.abc import AsyncIterator
 
 import aiohttp
+import grpc
 import pytest
 from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client.parser import text_string_to_metric_families
 
+from scaler._pb.externalscaler_pb2 import GetMetricSpecResponse
+from scaler._pb.externalscaler_pb2_grpc import ExternalScalerStub
 from scaler.decision import FleetPlan, PoolState, Reason, Step, Verdict
 from scaler.policy import OperatorPolicy
-from scaler.serving.server import SERVICE_NAME, CannotListen, Service, running
+from scaler.serving.garbage import QuietCollector
+from scaler.serving.server import SERVICE_NAME, CannotListen, Service, running, serve
 from scaler.settings import Address
 from scaler.snapshot import CardKey
 from tests.fleet import START_S, card, key, reading, snapshot
-from tests.serving import METADATA, OUTAGE, FakeSource, ManualClock, decision, fleet_plan, unknown, until
+from tests.serving import METADATA, OUTAGE, FakeSource, ManualClock, decision, fleet_plan, ref, unknown, until
 
 LOCAL = Address("127.0.0.1", 0)
 
@@ -201,3 +209,37 @@ async def test_a_whole_life_from_the_first_reading_to_the_drain() -> None:
         assert bench.service.board.in_force().decisions[key("e5")].time_s == START_S
     with pytest.raises(aiohttp.ClientConnectionError):
         await bench.get("/livez")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_drains_and_ends_open_streams_with_ok(number: signal.Signals) -> None:
+    bench, listening = Bench(), asyncio.get_running_loop().create_future()
+    serving = asyncio.create_task(
+        serve(
+            bench.source,
+            OperatorPolicy(),
+            grpc_address=LOCAL,
+            http_address=LOCAL,
+            clock=bench.clock,
+            listening=lambda grpc_address, http_address: listening.set_result(grpc_address),
+        )
+    )
+    async with aio.insecure_channel(str(await listening)) as channel:
+        call = ExternalScalerStub(channel).StreamMetricSpec(ref())
+        assert isinstance(await call.read(), GetMetricSpecResponse)
+        os.kill(os.getpid(), number)
+        assert await call.read() is aio.EOF
+        assert await call.code() is grpc.StatusCode.OK
+    await asyncio.wait_for(serving, 5)
+
+
+def test_what_a_tick_leaves_is_not_looked_at_again() -> None:
+    collector, frozen = QuietCollector(), gc.get_freeze_count()
+    try:
+        with collector.tick():
+            assert not gc.isenabled()
+            kept = [[] for _ in range(1000)]  # type: ignore[var-annotated]
+        assert gc.isenabled()
+        assert gc.get_freeze_count() >= frozen + len(kept)
+    finally:
+        gc.unfreeze()

@@ -41,9 +41,10 @@ def load_steps(
             steps.append(Step("fresh-in-flight", moment.inflight, "requests", "of those in flight, without retries"))
     if derivation.needed is not None:
         text = "what these arrivals were seen to need at no less load a replica"
-        if moment.own_ratio < 1.0:
+        others = moment.inflight * (1 - moment.own_ratio)
+        if others >= 0.05:  # shown to one decimal
             counted = "still counted (contentionCounts)" if pool.contention_counts else "not counted"
-            text += f"; the other {moment.inflight * (1 - moment.own_ratio):.1f} wait on neighbours: {counted}"
+            text += f"; the other {others:.1f} wait on neighbours: {counted}"
         steps.append(Step("needed-in-flight", derivation.needed, "requests", text))
     if share.own is not None:
         text = f"of {share.cards} cards, by {reading.gpu_busy_source}"

@@ -75,9 +75,8 @@ def learn(
             for snapshot in source.snapshots(*span):
                 if stop.is_set():
                     return Learnt(memory, count, (*faults, f"{where}: stopped"))
-                if memory.time_s is None or snapshot.taken_at_s > memory.time_s:
-                    _, memory = planner(snapshot, fleet, memory)
-                    count += 1
+                _, memory = planner(snapshot, fleet, memory)
+                count += 1
         except SourceUnavailable as fault:
             faults.append(f"{where}: {fault}")
         except Exception as fault:  # one bad stretch of history must not keep the service from starting
