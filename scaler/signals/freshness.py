@@ -37,7 +37,8 @@ def signals_fault(reading: WorkloadReading, stale_after_s: float) -> Fault | Non
         return Fault(
             Reason.MISSING, f"{reading.ready_replicas} replicas ready, but no pod's request metrics are scraped"
         )
-    if reading.scraped_pods and (reading.signals_age_s is None or reading.signals_age_s > stale_after_s):
+    has_pods = bool(reading.scraped_pods or reading.ready_replicas)
+    if has_pods and (reading.signals_age_s is None or reading.signals_age_s > stale_after_s):
         age = "unknown" if reading.signals_age_s is None else f"{reading.signals_age_s:.0f} s"
         return Fault(Reason.STALE, f"own signals have age {age}, usable up to {stale_after_s:g} s")
     if reading.queued is None or reading.executing is None:
