@@ -78,7 +78,6 @@ def decide(key: ServiceKey, service: ServicePolicy, operator: OperatorPolicy, se
     load = own_load(derivation.moment, pool)
     wanted = replicas_for(load, service, pool)
     demand = bounded(wanted, service, pool)
-    window = scale_down_window(seen.moments, seen.time_s, service, pool)
     share = gpu_share(reading, seen.cards)
     steps = [
         Step("replicas", replicas, "replicas", f"spec.replicas, read {reading.replicas_age_s:.0f} s ago"),
@@ -90,6 +89,7 @@ def decide(key: ServiceKey, service: ServicePolicy, operator: OperatorPolicy, se
     if demand >= replicas:
         unlimited = demand
     else:
+        window = scale_down_window(seen.moments, seen.time_s, service, pool)
         unlimited = _held_by_window(demand, replicas, window, reading, pool, steps, reasons)
     room = _room(service, pool, seen, replicas, unlimited, steps)
     if room.replicas is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from scaler.policy import PoolPolicy, ServicePolicy
@@ -59,23 +59,24 @@ class Window(NamedTuple):
     covered: bool
 
 
-def scale_down_window(moments: Iterable[Moment], time_s: float, service: ServicePolicy, pool: PoolPolicy) -> Window:
-    """The highest demand from `time_s` back over the window. The load grows in each of its parts, so the replicas
-    for the highest of each part bound the highest of the replicas."""
-    start = time_s - pool.scale_down_window_s
+def scale_down_window(moments: Sequence[Moment], time_s: float, service: ServicePolicy, pool: PoolPolicy) -> Window:
+    """The highest demand from `time_s`, the newest moment's, back over the window. The load grows in each of its
+    parts, so the replicas for the highest of each part bound the highest of the replicas."""
+    start_s = time_s - pool.scale_down_window_s
     covered = False
     inflight = queued = gpu_busy = 0.0
-    for moment in moments:
-        if moment.time_s > time_s:
-            break
-        if moment.time_s <= start:
-            covered = moment.time_s > start - pool.scale_down_window_s or moment.time_s == start
-            if moment.time_s < start:
-                continue
+    for moment in reversed(moments):
+        if moment.time_s <= start_s:
+            # The first moment at or before the start covers it, unless a gap lies between.
+            covered = moment.time_s == start_s or moment.time_s > start_s - pool.scale_down_window_s
+            if moment.time_s < start_s:
+                break
         load = own_load(moment, pool)
         inflight = max(inflight, load.inflight)
         queued = max(queued, load.queued)
         gpu_busy = max(gpu_busy, load.gpu_busy)
+        if covered:
+            break
     return Window(bounded(replicas_for(OwnLoad(inflight, queued, gpu_busy), service, pool), service, pool), covered)
 
 

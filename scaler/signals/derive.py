@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import NamedTuple
 
 from scaler.policy import OperatorPolicy
@@ -82,8 +83,9 @@ def derive(
     flow_now = Flow(time_s, flow.fresh_per_s, reading.ready_replicas or 0) if flow is not None else None
     needed = None
     if flow_now is not None and lessons:
-        flows = [m.flow for m in past if m.flow is not None and m.time_s > time_s - QUEUE_WINDOW_S]
-        needed = needed_inflight(lessons, [*flows, flow_now])
+        recent = takewhile(lambda m: m.time_s > time_s - QUEUE_WINDOW_S, reversed(past))
+        flows = [m.flow for m in recent if m.flow is not None]
+        needed = needed_inflight(lessons, [*reversed(flows), flow_now])
     own_ratio = min(1.0, needed / fresh) if needed is not None and fresh > 0.0 else 1.0
 
     moment = Moment(
