@@ -20,6 +20,13 @@ class WorkloadKey(NamedTuple):
     deployment: str
 
 
+class HeldVram(NamedTuple):
+    """VRAM that one Deployment's pods hold on one card, in bytes: all of them together, and the largest pod alone."""
+
+    total_bytes: float
+    largest_bytes: float
+
+
 class CardKey(NamedTuple):
     """One VRAM space: a GPU, or on MIG one GPU instance of it (`GPU_I_ID`, else "")."""
 
@@ -34,6 +41,8 @@ class WorkloadReading:
     Attributes:
         spec_replicas: `kube_deployment_spec_replicas`; the least where several kube-state-metrics answer.
         ready_replicas: `kube_deployment_status_replicas_ready`.
+        status_replicas: `kube_deployment_status_replicas`, the pods that exist, surge pods of a rolling update
+            included, terminating ones not; the most where several kube-state-metrics answer.
         replicas_age_s: age of the sample behind spec_replicas.
         scraped_pods: pods whose inference server exposed its request counters.
         signals_age_s: age of the oldest of those pods' newest samples.
@@ -48,11 +57,14 @@ class WorkloadReading:
         success_time_s: mean time that a successful request spent in the server, its queue included.
         gpu_busy: GPU time that the workload's pods used, in busy cards (0.5 = half of one card), by gpu_busy_source:
             per process it is exact; Triton's wall time contains neighbours' slices and is an upper bound.
+        gpu_memory_utilization: vLLM's setting of that name, above 0 to 1: the part of a card's total that a replica
+            takes on each of its cards, and that must be free when it starts; the largest where pods differ.
         revision_created_s: creation time (Unix) of the newest ReplicaSet; what was learnt of an older one is void.
     """
 
     spec_replicas: int | None = None
     ready_replicas: int | None = None
+    status_replicas: int | None = None
     replicas_age_s: float | None = None
     scraped_pods: int | None = None
     signals_age_s: float | None = None
@@ -67,6 +79,7 @@ class WorkloadReading:
     success_time_s: float | None = None
     gpu_busy: float | None = None
     gpu_busy_source: GpuBusySource | None = None
+    gpu_memory_utilization: float | None = None
     revision_created_s: float | None = None
 
     def __post_init__(self) -> None:
@@ -83,6 +96,9 @@ class CardReading:
         age_s: age of the sample behind free_bytes.
         slots: time-slice places, from the node's allocatable GPUs over its cards; None = not known.
         pods: pods per Deployment on this card, as far as an exporter or Triton's gpu_uuid names them.
+        held: VRAM per Deployment on this card, from the exporter's series per pod where they can be trusted (see
+            `card_promql.held`). A Deployment without an entry holds what is not known, never nothing; without any
+            entry nothing is known of the whole card.
     """
 
     free_bytes: float | None
@@ -93,9 +109,15 @@ class CardReading:
     model: str = ""
     slots: int | None = None
     pods: Mapping[WorkloadKey, int] = field(default_factory=dict)
+    held: Mapping[WorkloadKey, HeldVram] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _refuse_non_finite(self, _CARD_NUMBERS)
+        for workload, vram in self.held.items():
+            if not (math.isfinite(vram.total_bytes) and math.isfinite(vram.largest_bytes)):
+                raise ValueError(
+                    f"held: {vram} of {'/'.join(workload)} is no reading; what cannot be seen has no entry"
+                )
 
 
 class Problem(NamedTuple):

@@ -10,7 +10,7 @@ from scaler.planning.memory import Memory
 from scaler.planning.plan import plan
 from scaler.policy import FleetPolicy, OperatorPolicy, ServiceKey, service_policy
 from scaler.quantity import GIB
-from scaler.snapshot import CardKey, CardReading, Snapshot, WorkloadKey, WorkloadReading
+from scaler.snapshot import CardKey, CardReading, HeldVram, Snapshot, WorkloadKey, WorkloadReading
 
 NAMESPACE = "models"
 START_S = 1_750_204_800.0  # 2025-06-18 00:00:00 UTC, a multiple of every step used here
@@ -33,14 +33,19 @@ def reading(
     *,
     queued: float = 0.0,
     ready: int | None = None,
+    existing: int | None = None,
     failure_per_s: float = 0.0,
 ) -> WorkloadReading:
-    """A service whose requests in flight (of them `queued` waiting) come from so many arrivals a second."""
+    """A service whose requests in flight (of them `queued` waiting) come from so many arrivals a second.
+
+    All its replicas are ready and no others exist, unless `ready` and `existing` (surge pods included) say so.
+    """
     ready = replicas if ready is None else ready
     success_per_s = arrivals_per_s - failure_per_s
     return WorkloadReading(
         spec_replicas=replicas,
         ready_replicas=ready,
+        status_replicas=replicas if existing is None else existing,
         replicas_age_s=5.0,
         scraped_pods=ready,
         signals_age_s=5.0,
@@ -57,8 +62,14 @@ def reading(
 
 
 def card(
-    free_gib: float, *, pods: dict[str, int] | None = None, slots: int | None = 4, age_s: float = 5.0
+    free_gib: float,
+    *,
+    pods: dict[str, int] | None = None,
+    held_gib: dict[str, tuple[float, ...]] | None = None,
+    slots: int | None = 4,
+    age_s: float = 5.0,
 ) -> CardReading:
+    """A T4; `held_gib`: what each pod of a service holds on it, by service."""
     return CardReading(
         free_bytes=free_gib * GIB,
         total_bytes=float(T4_BYTES),
@@ -68,6 +79,7 @@ def card(
         model="Tesla T4",
         slots=slots,
         pods={workload(name): count for name, count in (pods or {}).items()},
+        held={workload(name): HeldVram(sum(each) * GIB, max(each) * GIB) for name, each in (held_gib or {}).items()},
     )
 
 

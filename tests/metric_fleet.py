@@ -33,6 +33,7 @@ def deployment(name: str, pods: tuple[str, ...], replicas: int, *, collectors: t
         own = {"namespace": NAMESPACE, "instance": collector}
         of = labels(**own, deployment=name)
         series[f"kube_deployment_spec_replicas{of}"] = replicas + number
+        series[f"kube_deployment_status_replicas{of}"] = replicas + number
         series[f"kube_deployment_status_replicas_ready{of}"] = len(pods)
         for replica_set, created_s in (("6d5c7f9b8", START_S - 500), ("5b6f7d8c9", START_S - 9000)):
             of = labels(**own, replicaset=f"{name}-{replica_set}")
@@ -86,8 +87,8 @@ def triton(
     return series
 
 
-def vllm(pod: str, *, running: Value, waiting: Value, finished: dict[str, float]) -> Series:
-    """`finished`: requests per second by finished_reason; each takes 2 s."""
+def vllm(pod: str, *, running: Value, waiting: Value, finished: dict[str, float], reserved: str) -> Series:
+    """`finished`: requests per second by finished_reason; each takes 2 s. `reserved`: of a card's VRAM, 0 to 1."""
     engine = {"namespace": NAMESPACE, "pod": pod, "engine": "0", "model_name": "llama"}
     series: Series = {
         f"vllm:num_requests_running{labels(**engine)}": running,
@@ -95,6 +96,8 @@ def vllm(pod: str, *, running: Value, waiting: Value, finished: dict[str, float]
         f"vllm:e2e_request_latency_seconds_sum{labels(**engine)}": rising(2 * sum(finished.values())),
         f"vllm:e2e_request_latency_seconds_count{labels(**engine)}": rising(sum(finished.values())),
     }
+    config = {"namespace": NAMESPACE, "pod": pod, "engine": "0", "block_size": "16", "kv_cache_memory_bytes": "None"}
+    series[f"vllm:cache_config_info{labels(**config, gpu_memory_utilization=reserved)}"] = 1
     for reason, per_s in finished.items():
         series[f"vllm:request_success_total{labels(**engine, finished_reason=reason)}"] = rising(per_s)
     return series
@@ -182,10 +185,15 @@ def _services() -> Series:
         **triton("old-0", "GPU-zeros", queue=7, executions=5, failures={"": 2}, pending_gauge=False, reasons=False),
         **deployment("llama", ("llama-0",), 1),
         **vllm(
-            "llama-0", running=8, waiting=rising(0.02), finished={"stop": 3, "length": 1, "abort": 0.5, "error": 0.25}
+            "llama-0",
+            running=8,
+            waiting=rising(0.02),
+            finished={"stop": 3, "length": 1, "abort": 0.5, "error": 0.25},
+            reserved="0.45",
         ),
-        **deployment("mistral", ("mistral-0",), 1),
-        **vllm("mistral-0", running=0, waiting=0, finished={"stop": 0, "length": 0, "abort": 0}),
+        **deployment("mistral", ("mistral-0", "mistral-1"), 2),
+        **vllm("mistral-0", running=0, waiting=0, finished={"stop": 0, "length": 0, "abort": 0}, reserved="0.65"),
+        **vllm("mistral-1", running=0, waiting=0, finished={"stop": 0, "length": 0, "abort": 0}, reserved="0.4"),
         **deployment("idle", ("idle-0",), 1),
         **triton("idle-0", "GPU-copies", success=0, infer=0, failures={"BACKEND": 0}),
         **deployment("reset", ("reset-0",), 1),
@@ -222,6 +230,23 @@ def _cards() -> Series:
                 (on_card("resnet-1", pod_uid="u2", vgpu="1"), 40, 10000),
                 (on_card("resnet-1", pod_uid="u2", vgpu="3"), 40, 10000),  # two places on one card, one value
                 (on_card("mixed-0", pod_uid="u3", vgpu="2"), 20, 4020),
+            ],
+        ),
+        # A pod that has gone; its series stayed without a marker.
+        **_ending(
+            {"DCGM_FI_DEV_FB_USED" + labels(UUID="GPU-process", **on_card("late-1", pod_uid="u9")): 512}, END_S - 60
+        ),
+        # One of two pods has no UID yet, and so no value.
+        **dcgm(
+            "GPU-partly",
+            "node-7",
+            free=16000,
+            used=7000,
+            utilization=0,
+            per_process=True,
+            copies=[
+                (on_card("late-0", pod_uid="u7", vgpu="0"), 0, 3000),
+                (on_card("idle-0", vgpu="1"), 0, 0),
             ],
         ),
         # The same without pod UIDs: zeros. `hostname` as since 4.6.0-4.8.3; one of two cards of its node.
@@ -281,7 +306,7 @@ def _cards() -> Series:
         ),
         # honorLabels: false, no workload on the card.
         **dcgm("GPU-free", "node-5", free=22566, used=0, utilization=0, target=EXPORTER),
-        # MIG: two instances of one card.
+        # MIG: two instances of one card; the memory is told per process, the utilisation not at all.
         **dcgm(
             "GPU-mig",
             "node-3",
@@ -289,7 +314,8 @@ def _cards() -> Series:
             used=9000,
             profiled=0.31,
             mig={"GPU_I_ID": "1", "GPU_I_PROFILE": "3g.40gb"},
-            copies=[(on_card("bert-0"), 0, 0)],
+            per_process=True,
+            copies=[(on_card("bert-0", pod_uid="u4"), 0, 8960)],
         ),
         **dcgm(
             "GPU-mig", "node-3", free=40310, used=100, profiled=0.0, mig={"GPU_I_ID": "2", "GPU_I_PROFILE": "4g.40gb"}

@@ -28,7 +28,7 @@ replica_counts = st.integers(1, 12)
 arrival_rates = st.floats(1.0, 300.0)
 service_times = st.floats(0.01, 0.1)  # at most 300 x 0.1 x 10 in flight: 75 replicas, below the ceiling of 100
 stretches = st.floats(1.0, 30.0)
-free_gib = st.floats(0.0, 15.0)
+free_gib = st.one_of(st.floats(0.0, 15.0), st.floats(1.0, 3.0))  # the second: around both watermarks
 cards = st.lists(st.builds(card, free_gib, slots=st.sampled_from([None, 2, 4])), min_size=1, max_size=4)
 roomy = st.lists(st.builds(card, st.floats(6.0, 15.0)), min_size=1, max_size=4)
 

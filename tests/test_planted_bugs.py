@@ -170,6 +170,6 @@ def test_the_property_finds_it(
     plant: Callable[[pytest.MonkeyPatch], None], law: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plant(monkeypatch)
-    hunt = settings(max_examples=300, database=None, derandomize=True, phases=[Phase.generate], deadline=None)(law)
+    hunt = settings(max_examples=2000, database=None, derandomize=True, phases=[Phase.generate], deadline=None)(law)
     with pytest.raises(AssertionError):
         hunt()

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from scaler.policy import Timing
-from scaler.snapshot import CardKey, Problem, WorkloadKey
+from scaler.snapshot import CardKey, HeldVram, Problem, WorkloadKey
 from scaler.sources import checked_session
 from scaler.sources.checked_session import QueryFailed
 from scaler.sources.prometheus import PrometheusSettings, PrometheusSource
@@ -224,6 +224,70 @@ def test_doubtful_vram_is_no_vram(vram: Reply, free_bytes: float | None, problem
     assert snapshot.cards[CardKey("GPU-1")].free_bytes == free_bytes
     assert snapshot.cards[CardKey("GPU-1")].node == "node-1"
     assert problem is None or problem in snapshot.problems
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected", "refused"),
+    [
+        pytest.param(["0.45"], 0.45, "", id="one value"),
+        pytest.param(["0.3", "0.45", "0.4"], 0.45, "", id="pods differ: the largest"),
+        pytest.param(["1"], 1.0, "", id="all of it"),
+        pytest.param(["0.3", "1.2"], 0.3, "not above 0 and up to 1: 1 series, e.g. models/resnet 1.2", id="above 1"),
+        pytest.param(["0"], None, "not above 0 and up to 1: 1 series, e.g. models/resnet 0", id="nothing"),
+        pytest.param(["-0.5"], None, "negative: 1 series, e.g. models/resnet -0.5", id="negative"),
+        pytest.param(["None"], None, "not finite: 1 series, e.g. models/resnet nan", id="no number"),
+        pytest.param(["inf"], None, "not finite: 1 series, e.g. models/resnet inf", id="Inf"),
+    ],
+)
+def test_what_vllm_reserves_is_read_from_the_label(labels: list[str], expected: float | None, refused: str) -> None:
+    name = "gpu_memory_utilization"
+    reply = vector(*(({**SERVICE, "signal": name, name: label}, "1") for label in labels))
+    with FakePrometheus(except_for(name, reply)) as fake:
+        snapshot = source(fake).snapshot_at(AT_S)
+    assert snapshot.workloads[RESNET].gpu_memory_utilization == expected
+    told = [problem.text for problem in snapshot.problems if problem.signal == name]
+    assert told == ([f"{refused}; read as unknown"] if refused else [])
+
+
+@pytest.mark.parametrize(
+    ("total", "largest", "expected", "refused"),
+    [
+        pytest.param("9e9", "5e9", HeldVram(9e9, 5e9), [], id="two pods or more"),
+        pytest.param("5e9", "5e9", HeldVram(5e9, 5e9), [], id="one pod"),
+        pytest.param("0", "0", HeldVram(0.0, 0.0), [], id="one that holds nothing yet, beside others"),
+        pytest.param(
+            "4e9", "5e9", None, [("held", "no largest within a total", "models/resnet 5e+09 of 4e+09")], id="swapped"
+        ),
+        pytest.param(
+            None, "5e9", None, [("held", "no largest within a total", "models/resnet 5e+09 of nan")], id="half"
+        ),
+        pytest.param(
+            "NaN",
+            "5e9",
+            None,
+            [
+                ("held", "no largest within a total", "models/resnet 5e+09 of nan"),
+                ("held_total_bytes", "not finite", "models/resnet nan"),
+            ],
+            id="NaN",
+        ),
+        pytest.param("17e9", "5e9", None, [("held", "together above total_bytes", "1.7e+10")], id="17 of 16.1 GB"),
+    ],
+)
+def test_held_vram_that_contradicts_itself_is_no_reading(
+    total: str | None, largest: str, expected: HeldVram | None, refused: list[tuple[str, str, str]]
+) -> None:
+    place = {**SERVICE, "UUID": "GPU-1"}
+    parts = {"held_total_bytes": total, "held_largest_bytes": largest}
+    reply = vector(*(({**place, "signal": signal}, text) for signal, text in parts.items() if text is not None))
+    with FakePrometheus(except_for("held_total_bytes", reply)) as fake:
+        snapshot = source(fake).snapshot_at(AT_S)
+    assert snapshot.cards[CardKey("GPU-1")].held.get(RESNET) == expected
+    told = [problem for problem in snapshot.problems if problem.signal.startswith("held")]
+    assert [problem.signal for problem in told] == [signal for signal, _, _ in refused]
+    for problem, (_, why, what) in zip(told, refused, strict=True):
+        assert problem.text.startswith(f"{why}: 1 series, e.g. ")
+        assert problem.text.endswith(f"{what}; read as unknown")
 
 
 def test_partial_data_is_kept_with_the_servers_warning() -> None:

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scaler.policy import Timing
-from scaler.snapshot import CardKey, CardReading, Problem, Snapshot, WorkloadKey, WorkloadReading
+from scaler.snapshot import CardKey, CardReading, HeldVram, Problem, Snapshot, WorkloadKey, WorkloadReading
 from scaler.sources.recording import BadRecording, RecordingHeader, RecordingSource, write_recording
 from scaler.sources.source import SourceUnavailable
 
@@ -28,7 +28,16 @@ def snapshot(number: int = 0) -> Snapshot:
     return Snapshot(
         taken_at_s=START_S + number * STEP_S,
         workloads={E5: WorkloadReading(spec_replicas=2, queued=number / 7, replicas_age_s=5.0, signals_age_s=9.0)},
-        cards={CARD: CardReading(free_bytes=1.5e9 - number, total_bytes=1.54e10, age_s=7.0, slots=2, pods={E5: 1})},
+        cards={
+            CARD: CardReading(
+                free_bytes=1.5e9 - number,
+                total_bytes=1.54e10,
+                age_s=7.0,
+                slots=2,
+                pods={E5: 1},
+                held={E5: HeldVram(9.5e9 + number, 9.5e9 + number)},
+            )
+        },
     )
 
 
@@ -48,29 +57,32 @@ def all_of(path: Path) -> list[Snapshot]:
 
 # -- what is written comes back ---------------------------------------------------------------------------------------
 
-numbers = st.none() | st.floats(allow_nan=False, allow_infinity=False)
+floats = st.floats(allow_nan=False, allow_infinity=False)
+numbers = st.none() | floats
 counts = st.none() | st.integers(0, 10_000)
 names = st.text(max_size=12)
 keys = st.builds(WorkloadKey, names, names)
 readings = st.builds(
     WorkloadReading,
-    **dict.fromkeys(("spec_replicas", "ready_replicas", "scraped_pods"), counts),
+    **dict.fromkeys(("spec_replicas", "ready_replicas", "status_replicas", "scraped_pods"), counts),
     **dict.fromkeys(("replicas_age_s", "queued", "executing", "success_time_s", "revision_created_s"), numbers),
     inflight_growth_per_s=numbers,
+    gpu_memory_utilization=numbers,
     gpu_busy_source=st.sampled_from([None, "exporter-per-process", "triton-wall-time", "vllm-running"]),
 )
-held = st.builds(
+shown = st.builds(
     CardReading,
     **dict.fromkeys(("free_bytes", "total_bytes", "utilization_ratio", "age_s"), numbers),
     node=names,
     slots=counts,
     pods=st.dictionaries(keys, st.integers(0, 9), max_size=3),
+    held=st.dictionaries(keys, st.builds(HeldVram, floats, floats), max_size=3),
 )
 fleets = st.builds(
     Snapshot,
     taken_at_s=st.just(START_S),
     workloads=st.dictionaries(keys, readings, max_size=3),
-    cards=st.dictionaries(st.builds(CardKey, names, names), held, max_size=3),
+    cards=st.dictionaries(st.builds(CardKey, names, names), shown, max_size=3),
     problems=st.lists(st.builds(Problem, names, names), max_size=2).map(tuple),
 )
 
@@ -88,7 +100,10 @@ def test_every_float_and_every_none_comes_back(
 
 
 def _sorted(one: Snapshot) -> Snapshot:
-    cards = {key: replace(card, pods=dict(sorted(card.pods.items()))) for key, card in sorted(one.cards.items())}
+    cards = {
+        key: replace(card, pods=dict(sorted(card.pods.items())), held=dict(sorted(card.held.items())))
+        for key, card in sorted(one.cards.items())
+    }
     return replace(one, workloads=dict(sorted(one.workloads.items())), cards=cards)
 
 
@@ -103,18 +118,24 @@ def test_the_same_snapshots_give_the_same_bytes_under_any_name_and_order(tmp_pat
     other = WorkloadKey("kserve-models", "bundle-a")
     one = snapshot()
     both = {E5: one.workloads[E5], other: WorkloadReading(spec_replicas=1)}
-    first = written(tmp_path / "a.gz", [replace(one, workloads=both)])
-    second = written(tmp_path / "b.gz", [replace(one, workloads=dict(reversed(both.items())))])
+    held = {E5: HeldVram(2e9, 1e9), other: HeldVram(3e9, 3e9)}
+
+    def with_card(held: dict[WorkloadKey, HeldVram], workloads: dict[WorkloadKey, WorkloadReading]) -> list[Snapshot]:
+        return [replace(one, workloads=workloads, cards={CARD: replace(one.cards[CARD], held=held)})]
+
+    first = written(tmp_path / "a.gz", with_card(held, both))
+    second = written(tmp_path / "b.gz", with_card(dict(reversed(held.items())), dict(reversed(both.items()))))
     assert first.read_bytes() == second.read_bytes()
 
 
 def test_names_and_placement_are_written_once(tmp_path: Path) -> None:
     path = written(tmp_path / "a.jsonl", [snapshot(number) for number in range(50)])
-    assert path.read_text().count("e5-predictor") == 2  # its own definition, and the pods of the card's
+    assert path.read_text().count("e5-predictor") == 3  # its own definition, and pods and held_by of the card's
     moved = replace(snapshot(50), cards={CARD: CardReading(free_bytes=1.0, pods={E5: 2})})
     path = written(tmp_path / "b.jsonl", [*(snapshot(number) for number in range(50)), moved])
-    assert path.read_text().count("e5-predictor") == 3
+    assert path.read_text().count("e5-predictor") == 4
     assert all_of(path)[-1].cards[CARD].pods == {E5: 2}
+    assert all_of(path)[-1].cards[CARD].held == {}
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz"])
@@ -232,10 +253,14 @@ def _edit(number: int, old: bytes, new: bytes) -> Change:
         pytest.param(_edit(4, b"[[0,2,", b"[[0,-2,"), 4, "spec_replicas as null or a whole", id="negative replicas"),
         pytest.param(_edit(4, b"[[0,2,", b"[[0,2.5,"), 4, "spec_replicas as null or a whole", id="half a replica"),
         pytest.param(_edit(4, b"[[0,2,", b"[[1,2,"), 4, "one of the 1 defined so far", id="an undefined service"),
-        pytest.param(_edit(4, b"[[0,2,", b"[[0,2,7,"), 4, '"workloads" with 15 values each', id="a value too many"),
+        pytest.param(_edit(4, b"[[0,2,", b"[[0,2,7,"), 4, '"workloads" with 16 values each', id="a value too many"),
         pytest.param(_edit(4, b'"problems":[]', b'"problems":[1]'), 4, '"problems" as', id="no problem"),
         pytest.param(_edit(3, b'"GPU-0"', b"7"), 3, '"card": uuid as a text', id="a card without name"),
         pytest.param(_edit(3, b'"e5-predictor",1', b'"e5-predictor"'), 3, "pods as", id="pods without number"),
+        pytest.param(_edit(3, b'"e5-predictor"]]]', b"7]]]"), 3, "held_by as", id="no name for what is held"),
+        pytest.param(_edit(4, b"9500000000.0]", b"null]"), 4, "held as [total, largest", id="held is unknown"),
+        pytest.param(_edit(4, b"[9500000000.0,9500000000.0]", b"null"), 4, "held as [total, largest", id="no list"),
+        pytest.param(_edit(4, b",9500000000.0]", b"]"), 4, "each of the 1 in held_by", id="a total without a largest"),
         pytest.param(lambda lines: [*lines[:4], lines[5], lines[4], lines[6]], 6, "later than", id="mixed up"),
         pytest.param(lambda lines: [*lines[:5], lines[4], *lines[5:]], 6, "later than", id="a line twice"),
         pytest.param(_edit(1, b'"end":1750000045.0', b'"end":1750000015.0'), 6, '"time" between', id="out of range"),
@@ -318,6 +343,12 @@ def test_what_could_not_be_read_back_is_not_written(tmp_path: Path, snapshots: l
         write_recording(tmp_path / "a.gz", header(2), snapshots)
     assert (tmp_path / "a.gz").read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["a.gz"]
+
+
+@pytest.mark.parametrize("vram", [HeldVram(float("nan"), 1.0), HeldVram(1.0, float("inf"))], ids=["NaN", "Inf"])
+def test_held_vram_that_is_not_finite_reaches_no_recording(vram: HeldVram) -> None:
+    with pytest.raises(ValueError, match=r"held: HeldVram.* of kserve-models/e5-predictor is no reading"):
+        CardReading(free_bytes=1.0, held={E5: vram})
 
 
 def test_a_broken_off_recording_leaves_the_old_file(tmp_path: Path) -> None:

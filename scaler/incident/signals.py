@@ -43,6 +43,7 @@ class ServiceSignals:
         return WorkloadReading(
             spec_replicas=spec,
             ready_replicas=ready,
+            status_replicas=spec,  # the record tells of no surge pods
             replicas_age_s=float(self._replicas_age_s),
             scraped_pods=ready,
             signals_age_s=float(self._signals_age_s),

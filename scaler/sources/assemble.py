@@ -11,13 +11,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any, get_args
 
-from scaler.snapshot import CardKey, CardReading, GpuBusySource, Problem, Snapshot, WorkloadKey, WorkloadReading
+from scaler.snapshot import (
+    CardKey,
+    CardReading,
+    GpuBusySource,
+    HeldVram,
+    Problem,
+    Snapshot,
+    WorkloadKey,
+    WorkloadReading,
+)
 from scaler.sources.checked_session import QueryFailed
 from scaler.sources.queries import Query
 from scaler.sources.query_client import Answer
 
-_WHOLE = {"spec_replicas", "ready_replicas", "scraped_pods", "slots", "pods"}
+_WHOLE = {"spec_replicas", "ready_replicas", "status_replicas", "scraped_pods", "slots", "pods"}
 _SIGNED = {"inflight_growth_per_s"}
+_HELD_SIGNALS = ("held_total_bytes", "held_largest_bytes")
+_PLACE_SIGNALS = {"pods", *_HELD_SIGNALS}
 _CARD_SIGNALS = {"free_bytes", "total_bytes", "age_s", "utilization_ratio", "slots"}
 _SERVICE_SIGNALS = {field.name for field in fields(WorkloadReading)} - {"gpu_busy_source"}
 _BUSY_SOURCES: tuple[str, ...] = get_args(GpuBusySource)  # the most exact first
@@ -66,16 +77,18 @@ class _Assembly:
         card = CardKey(labels.get("UUID", ""), labels.get("GPU_I_ID", ""))
         service_named, card_named = all(workload), bool(card.uuid)
         if signal in _SERVICE_SIGNALS and service_named:
+            if signal == "gpu_memory_utilization":
+                value = _in_label(signal, labels, value)
             self._take_service(signal, self._usable(signal, value, workload), labels, self._services[workload])
         elif signal in _CARD_SIGNALS and card_named:
             if query == "vram":  # only a card whose VRAM is told of is a card
                 self._cards.setdefault(card, {})
             if card in self._cards:
                 self._take_card(signal, self._usable(signal, value, card), labels, self._cards[card])
-        elif signal == "pods" and service_named and card_named:
-            count = self._usable(signal, value, workload)
-            if count is not None and card in self._cards:
-                self._cards[card].setdefault("pods", {})[workload] = int(count)
+        elif signal in _PLACE_SIGNALS and service_named and card_named:
+            usable = self._usable(signal, value, workload)
+            if usable is not None and card in self._cards:
+                self._cards[card].setdefault(signal, {})[workload] = int(usable) if signal in _WHOLE else usable
         else:
             self._refused[signal, "labels missing"].append(f"{value:g} of {dict(sorted(labels.items()))}"[:120])
 
@@ -90,7 +103,8 @@ class _Assembly:
             if before is not None and _BUSY_SOURCES.index(before) <= _BUSY_SOURCES.index(known or _BUSY_SOURCES[-1]):
                 return
             into["gpu_busy_source"] = known
-        into[signal] = value
+        # Pods of two revisions may have two.
+        into[signal] = max(value, into.get(signal, value)) if signal == "gpu_memory_utilization" else value
 
     @staticmethod
     def _take_card(signal: str, value: float | None, labels: Mapping[str, str], into: dict[str, Any]) -> None:
@@ -108,6 +122,8 @@ class _Assembly:
             why = "negative"
         elif signal in _WHOLE and not value.is_integer():
             why = "not a whole number"
+        elif signal == "gpu_memory_utilization" and not 0 < value <= 1:
+            why = "not above 0 and up to 1"
         else:
             return value
         self._refuse(signal, why, where, value)
@@ -136,7 +152,32 @@ class _Assembly:
             if utilization > 1.01:
                 self._refuse("utilization_ratio", "above 1", key, utilization)
                 values["utilization_ratio"] = None
+        values["held"] = self._held(key, values)
         return CardReading(**_whole(values))
+
+    def _held(self, key: CardKey, values: dict[str, Any]) -> dict[WorkloadKey, HeldVram]:
+        totals, largest = (values.pop(signal, {}) for signal in _HELD_SIGNALS)
+        held = {}
+        for workload in sorted(totals | largest):
+            pair = HeldVram(totals.get(workload, math.nan), largest.get(workload, math.nan))
+            if pair.largest_bytes <= pair.total_bytes:
+                held[workload] = pair
+            else:
+                what = f"{key.uuid} {'/'.join(workload)} {pair.largest_bytes:g} of {pair.total_bytes:g}"
+                self._refused["held", "no largest within a total"].append(what)
+        together, total = sum(vram.total_bytes for vram in held.values()), values.get("total_bytes")
+        if total is not None and together > total:
+            self._refuse("held", "together above total_bytes", key, together)
+            held = {}
+        return held
+
+
+def _in_label(signal: str, labels: Mapping[str, str], value: float) -> float:
+    """The number in the label of the signal's own name, NaN if it holds none; without such a label the value."""
+    try:
+        return float(labels.get(signal, value))
+    except ValueError:
+        return math.nan
 
 
 def _whole(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -57,3 +57,22 @@ def placement() -> str:
     own_card = 'label_replace(nv_inference_count{gpu_uuid!=""}, "UUID", "$1", "gpu_uuid", "(.+)")'
     by_triton = f"group by ({POD}, {CARD}) ({own_card})"
     return f"count by ({SERVICE}, {CARD}) ({with_deployment(first_of(by_dcgm, by_triton))})"
+
+
+def held() -> Mapping[str, str]:
+    """Per Deployment and card, in bytes: what its pods hold together, and what the largest of them holds.
+
+    Believed of a card only where the same scrape shows the device by itself (else each pod's series repeats the
+    device's value), every virtual GPU's series names its pod's UID, and the pods' sum is not 0 while the device is in
+    use (without hostPID or pod UIDs each pod's value is 0).
+    """
+    pod, device, nameless = (_USED + of for of in ('{pod_uid!=""}', '{vgpu="",pod_uid=""}', '{vgpu!="",pod_uid=""}'))
+    with_device = f"{pod} and timestamp({pod}) == on ({CARD}) group_left () max by ({CARD}) (timestamp({device}))"
+    # max: a pod that holds two places on a card has two series of the same value.
+    per_card = f"max by ({POD}, {CARD}) ({unexported(f'({with_device})', 'namespace', 'pod')})"
+    zeros_while_in_use = f"(max by ({CARD}) ({device}) > 0 unless on ({CARD}) sum by ({CARD}) ({pod}) > 0)"
+    pods = with_deployment(f"{per_card} unless on ({CARD}) {nameless} unless on ({CARD}) {zeros_while_in_use}")
+    return {
+        "held_total_bytes": f"sum by ({SERVICE}, {CARD}) ({pods}) * {_MIB}",
+        "held_largest_bytes": f"max by ({SERVICE}, {CARD}) ({pods}) * {_MIB}",
+    }

@@ -1,9 +1,10 @@
 """The fixed set of PromQL queries: one series per (service, signal) or (card, signal), whatever the fleet's size.
 
-Every series carries a label `signal`, the name of the field of WorkloadReading or CardReading that it fills. Pod-level
-expressions are united first and joined once to the Deployment. Rules that hold throughout: rate before sum (counter
-resets are per series), sum over gpu_uuid (Triton reports each model twice), max or min over copies of one thing (two
-kube-state-metrics, one DCGM copy per sharing pod), never `sum by (UUID)`.
+Every series carries a label `signal`, the name of the field of WorkloadReading or CardReading that it fills
+(held_total_bytes and held_largest_bytes fill `held`). Pod-level expressions are united first and joined once to the
+Deployment. Rules that hold throughout: rate before sum (counter resets are per series), sum over gpu_uuid (Triton
+reports each model twice), max or min over copies of one thing (two kube-state-metrics, one DCGM copy per sharing pod),
+never `sum by (UUID)`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from scaler.sources.promql import CARD, SERVICE, duration, union, with_deploymen
 PromQL = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=4096)]
 _OF_SERVICE = "PromQL, one series per namespace and deployment: "
 _OF_CARD = "PromQL, one series per UUID and GPU_I_ID: "
+_OF_PLACE = "PromQL, one series per UUID, GPU_I_ID, namespace and deployment: "
 
 
 class QueryOverrides(Section):
@@ -27,6 +29,9 @@ class QueryOverrides(Section):
 
     spec_replicas: PromQL | None = Field(None, description=_OF_SERVICE + "replicas wanted, a whole number")
     ready_replicas: PromQL | None = Field(None, description=_OF_SERVICE + "replicas ready, a whole number")
+    status_replicas: PromQL | None = Field(
+        None, description=_OF_SERVICE + "replicas that exist, surge pods included, a whole number"
+    )
     replicas_age_s: PromQL | None = Field(None, description=_OF_SERVICE + "age of specReplicas in seconds")
     revision_created_s: PromQL | None = Field(None, description=_OF_SERVICE + "Unix seconds of the newest revision")
     scraped_pods: PromQL | None = Field(None, description=_OF_SERVICE + "pods that were seen, a whole number")
@@ -47,6 +52,9 @@ class QueryOverrides(Section):
         description=_OF_SERVICE
         + "busy cards, 0.5 is half of one; a label source=exporter-per-process says it is exact",
     )
+    gpu_memory_utilization: PromQL | None = Field(
+        None, description=_OF_SERVICE + "part of a card's VRAM that a vLLM replica takes, above 0 to 1"
+    )
     free_bytes: PromQL | None = Field(
         None, description=_OF_CARD + "free VRAM in bytes; labels node and modelName place it"
     )
@@ -54,8 +62,12 @@ class QueryOverrides(Section):
     age_s: PromQL | None = Field(None, description=_OF_CARD + "age of freeBytes in seconds")
     utilization_ratio: PromQL | None = Field(None, description=_OF_CARD + "utilisation of the whole card, 0 to 1")
     slots: PromQL | None = Field(None, description=_OF_CARD + "time-slice places, a whole number")
-    pods: PromQL | None = Field(
-        None, description="PromQL, one series per UUID, GPU_I_ID, namespace and deployment: pods there, a whole number"
+    pods: PromQL | None = Field(None, description=_OF_PLACE + "pods there, a whole number")
+    held_total_bytes: PromQL | None = Field(
+        None, description=_OF_PLACE + "VRAM that its pods hold there, in bytes; with heldLargestBytes"
+    )
+    held_largest_bytes: PromQL | None = Field(
+        None, description=_OF_PLACE + "VRAM that the largest of its pods holds there, in bytes"
     )
 
 
@@ -97,7 +109,10 @@ def build_queries(timing: Timing, overrides: QueryOverrides | None = None) -> tu
         query(
             "scrape",
             SERVICE,
-            {"signals_age_s": workload_promql.signals_age_s()},
+            {
+                "signals_age_s": workload_promql.signals_age_s(),
+                "gpu_memory_utilization": workload_promql.gpu_memory_utilization(),
+            },
             {"scraped_pods": workload_promql.scraped_pods()},
             "no pod of a Deployment shows Triton's or vLLM's metrics, or kube_pod_owner is missing",
         ),
@@ -124,5 +139,5 @@ def build_queries(timing: Timing, overrides: QueryOverrides | None = None) -> tu
         query("vram", f"{CARD}, node, modelName", card_promql.vram(), if_empty="is the DCGM exporter scraped?"),
         query("utilization", CARD, {"utilization_ratio": card_promql.utilization_ratio(timing)}),
         query("slots", CARD, {"slots": card_promql.slots()}),
-        query("placement", f"{SERVICE}, {CARD}", {"pods": card_promql.placement()}),
+        query("placement", f"{SERVICE}, {CARD}", {"pods": card_promql.placement(), **card_promql.held()}),
     )

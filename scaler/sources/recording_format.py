@@ -8,6 +8,8 @@
     {"end": 2221}                                               the number of snapshots: a file without it is cut off
 
 Names, placement and totals stand in the definitions, so that a day of 100 services and 200 cards repeats numbers only.
+Of the VRAM held on a card, the definition's held_by names the Deployments, and the snapshot's held gives the total and
+the largest of each, in that order.
 Floats are written with all their digits and come back bit for bit. The same snapshots give the same bytes.
 """
 
@@ -16,31 +18,39 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from typing import Any, NoReturn, TypeVar, get_args
 
 from pydantic import ValidationError
 
 from scaler.policy import Timing, describe
-from scaler.snapshot import CardKey, CardReading, GpuBusySource, Problem, Snapshot, WorkloadKey, WorkloadReading
+from scaler.snapshot import (
+    CardKey,
+    CardReading,
+    GpuBusySource,
+    HeldVram,
+    Problem,
+    Snapshot,
+    WorkloadKey,
+    WorkloadReading,
+)
 
 FORMAT = "vram-scaler-recording"
 VERSION = 1
 SAME_INSTANT_S = 0.001  # start + n x step differs from the written time by less than 1 us at today's Unix time
 
-_WORKLOAD_SELDOM = ("gpu_busy_source", "revision_created_s")
+_WORKLOAD_SELDOM = ("gpu_busy_source", "gpu_memory_utilization", "revision_created_s")
 _CARD_SELDOM = ("total_bytes", "node", "model", "slots", "pods")
 _COLUMNS: Mapping[str, tuple[str, ...]] = {
     "workload": ("namespace", "deployment", *_WORKLOAD_SELDOM),
     "workloads": tuple(item.name for item in fields(WorkloadReading) if item.name not in _WORKLOAD_SELDOM),
-    "card": ("uuid", "gpu_instance_id", *_CARD_SELDOM),
+    "card": ("uuid", "gpu_instance_id", *_CARD_SELDOM, "held_by"),
     "cards": tuple(item.name for item in fields(CardReading) if item.name not in _CARD_SELDOM),
 }
 _TEXTS = {"namespace", "deployment", "uuid", "gpu_instance_id", "node", "model"}
-_COUNTS = {"spec_replicas", "ready_replicas", "scraped_pods", "slots"}
+_COUNTS = {"spec_replicas", "ready_replicas", "status_replicas", "scraped_pods", "slots"}
 
 _Key = TypeVar("_Key", WorkloadKey, CardKey)
-_Reading = TypeVar("_Reading", WorkloadReading, CardReading)
 
 
 class Unexpected(ValueError):
@@ -100,11 +110,13 @@ class SnapshotLines:
             seldom = [getattr(reading, column) for column in _WORKLOAD_SELDOM]
             number = self._definition("workload", [*workload, *seldom], lines)
             workloads.append([number, *(getattr(reading, column) for column in _COLUMNS["workloads"])])
-        for card, held in sorted(snapshot.cards.items()):
-            pods = [[*workload, count] for workload, count in sorted(held.pods.items())]
-            seldom = [pods if column == "pods" else getattr(held, column) for column in _CARD_SELDOM]
-            number = self._definition("card", [*card, *seldom], lines)
-            cards.append([number, *(getattr(held, column) for column in _COLUMNS["cards"])])
+        for card, shown in sorted(snapshot.cards.items()):
+            pods = [[*workload, count] for workload, count in sorted(shown.pods.items())]
+            held_by, held = sorted(shown.held), [part for _, vram in sorted(shown.held.items()) for part in vram]
+            seldom = [pods if column == "pods" else getattr(shown, column) for column in _CARD_SELDOM]
+            number = self._definition("card", [*card, *seldom, held_by], lines)
+            numbers = [held if column == "held" else getattr(shown, column) for column in _COLUMNS["cards"]]
+            cards.append([number, *numbers])
         body = {"time": snapshot.taken_at_s, "workloads": workloads, "cards": cards, "problems": snapshot.problems}
         return [*lines, _line(body)]
 
@@ -165,18 +177,16 @@ def parse_header(record: Mapping[str, Any]) -> RecordingHeader:
 
 def snapshots_in(records: Iterator[dict[str, Any]], header: RecordingHeader) -> Iterator[Snapshot]:
     """The snapshots in the lines after the header, up to the end mark; raises Unexpected at the first unsound line."""
-    workloads: list[tuple[WorkloadKey, WorkloadReading]] = []
-    cards: list[tuple[CardKey, CardReading]] = []
+    workloads: list[tuple[WorkloadKey, dict[str, Any]]] = []
+    cards: list[tuple[CardKey, dict[str, Any]]] = []
     count, last_s = 0, -math.inf
     for record in records:
         if record.keys() == {"workload"}:
             values = _row("workload", record["workload"])
-            workload = WorkloadKey(values.pop("namespace"), values.pop("deployment"))
-            workloads.append((workload, WorkloadReading(**values)))
+            workloads.append((WorkloadKey(values.pop("namespace"), values.pop("deployment")), values))
         elif record.keys() == {"card"}:
             values = _row("card", record["card"])
-            card = CardKey(values.pop("uuid"), values.pop("gpu_instance_id"))
-            cards.append((card, CardReading(free_bytes=None, **values)))
+            cards.append((CardKey(values.pop("uuid"), values.pop("gpu_instance_id")), values))
         elif record.keys() == {"time", "workloads", "cards", "problems"}:
             at_s = _number("snapshot", "time", record["time"])
             header.check_time(math.nan if at_s is None else at_s, last_s)
@@ -186,8 +196,11 @@ def snapshots_in(records: Iterator[dict[str, Any]], header: RecordingHeader) -> 
                 raise Unexpected('"problems" as [[signal, text], ...]')
             yield Snapshot(
                 taken_at_s=at_s,
-                workloads=_readings("workloads", record["workloads"], workloads),
-                cards=_readings("cards", record["cards"], cards),
+                workloads={
+                    key: WorkloadReading(**values)
+                    for key, values in _rows("workloads", record["workloads"], workloads).items()
+                },
+                cards={key: _card(values) for key, values in _rows("cards", record["cards"], cards).items()},
                 problems=tuple(Problem(*problem) for problem in problems),
             )
             count, last_s = count + 1, at_s
@@ -203,19 +216,26 @@ def snapshots_in(records: Iterator[dict[str, Any]], header: RecordingHeader) -> 
         raise Unexpected("nothing after the end mark")
 
 
-def _readings(kind: str, rows: Any, definitions: list[tuple[_Key, _Reading]]) -> dict[_Key, _Reading]:
-    """The rows [definition, numbers...] as readings by key."""
+def _card(values: dict[str, Any]) -> CardReading:
+    held_by, held = values.pop("held_by"), values.pop("held")
+    if len(held) != 2 * len(held_by):
+        raise Unexpected(f'"cards": held as a total and a largest for each of the {len(held_by)} in held_by')
+    return CardReading(held=dict(zip(held_by, map(HeldVram, held[::2], held[1::2]), strict=True)), **values)
+
+
+def _rows(kind: str, rows: Any, definitions: list[tuple[_Key, dict[str, Any]]]) -> dict[_Key, dict[str, Any]]:
+    """The rows [definition, numbers...] with what their definitions say, by key."""
     if not isinstance(rows, list):
         raise Unexpected(f'"{kind}" as [[definition, ...], ...]')
-    readings: dict[_Key, _Reading] = {}
+    values: dict[_Key, dict[str, Any]] = {}
     for row in rows:
         if not (isinstance(row, list) and row and _is_count(row[0]) and row[0] < len(definitions)):
             raise Unexpected(f'"{kind}" as [[definition, ...], ...] with one of the {len(definitions)} defined so far')
         key, seldom = definitions[row[0]]
-        if key in readings:
+        if key in values:
             raise Unexpected(f'"{kind}" with {"/".join(key)} once')
-        readings[key] = replace(seldom, **_row(kind, row[1:]))
-    return readings
+        values[key] = seldom | _row(kind, row[1:])
+    return values
 
 
 def _row(kind: str, values: Any) -> dict[str, Any]:
@@ -231,6 +251,15 @@ def _value(kind: str, column: str, value: Any) -> Any:
     elif column == "pods":
         fits, takes = isinstance(value, list) and all(map(_is_pods, value)), "[[namespace, deployment, number], ...]"
         return {WorkloadKey(*names): number for *names, number in value} if fits else _refuse(kind, column, takes)
+    elif column == "held_by":
+        fits, takes = (
+            isinstance(value, list) and all(_is_texts(one, 2) for one in value),
+            "[[namespace, deployment], ...]",
+        )
+        return [WorkloadKey(*one) for one in value] if fits else _refuse(kind, column, takes)
+    elif column == "held":
+        numbers = [_number(kind, column, one) for one in value] if isinstance(value, list) else [None]
+        return numbers if None not in numbers else _refuse(kind, column, "[total, largest, ...] in numbers")
     elif column == "gpu_busy_source":
         names = get_args(GpuBusySource)
         fits, takes = value is None or value in names, f"null or one of {', '.join(names)}"

@@ -33,14 +33,16 @@ _COMPUTE = tuple(f"nv_inference_compute_{part}_duration_us" for part in ("input"
 
 
 def replicas() -> Mapping[str, str]:
-    """Per Deployment: what is wanted, what is ready, and how old that is. The least of several wants counts."""
+    """Per Deployment: what is wanted, what is ready, what exists, and how old that is. Of several answers the least
+    counts, except of what exists: that holds VRAM."""
     spec = "kube_deployment_spec_replicas"
-    ready = "kube_deployment_status_replicas_ready"
+    exists, ready = "kube_deployment_status_replicas", "kube_deployment_status_replicas_ready"
     wanted = f"min by ({SERVICE}) ({unexported(spec, 'namespace')})"
     created = f"max by ({SERVICE}) ({of_replica_sets('kube_replicaset_created')})"
     return {
         "spec_replicas": wanted,
         "ready_replicas": f"min by ({SERVICE}) ({unexported(ready, 'namespace')})",
+        "status_replicas": f"max by ({SERVICE}) ({unexported(exists, 'namespace')})",
         "replicas_age_s": f"time() - min by ({SERVICE}) ({unexported(f'timestamp({spec})', 'namespace')})",
         # A ReplicaSet without a Deployment would make one up by its name.
         "revision_created_s": f"{created} and on ({SERVICE}) {wanted}",
@@ -59,6 +61,15 @@ def signals_age_s() -> str:
     """Per Deployment: the age of the oldest pod's newest sample."""
     newest = f"max by ({POD}) ({first_of(f'timestamp({_SUCCESS})', f'timestamp({_RUNNING})')})"
     return f"time() - min by ({SERVICE}) ({with_deployment(newest)})"
+
+
+def gpu_memory_utilization() -> str:
+    """Per Deployment and value: PromQL cannot turn a label into a value, so each series carries the label.
+
+    vLLM asks for this part of a card's total when it starts, even where kv_cache_memory_bytes sizes its cache.
+    """
+    values = f'group by ({POD}, gpu_memory_utilization) (vllm:cache_config_info{{gpu_memory_utilization!=""}})'
+    return f"group by ({SERVICE}, gpu_memory_utilization) ({with_deployment(values)})"
 
 
 def queued(window: str) -> str:
