@@ -86,7 +86,7 @@ class Timing(Section):
         45.0, alias="staleAfter", ge=1, le=600, description="age from which a reading is no longer used, 1s to 10m"
     )
     learn_every_s: Seconds = Field(
-        300.0,
+        600.0,
         alias="learnEvery",
         ge=1,
         le=3600,
@@ -215,7 +215,7 @@ class ServicePolicy(Section):
         0.0, ge=0, le=100_000, description="requests in flight above which there is demand at all, 0 to 100000"
     )
     vram_per_replica: Bytes | None = Field(
-        None, ge=1, le=2**50, description="VRAM that one replica takes at its highest, e.g. 2200Mi; 1 byte to 1Pi"
+        None, ge=2**20, le=2**50, description="VRAM that one replica takes at its highest, e.g. 2200Mi; 1Mi to 1Pi"
     )
     low_watermark: FreeLevel | None = Field(
         None, description="free VRAM such as 3Gi or 20%; counts where it is above the pool's"
@@ -250,7 +250,7 @@ def service_policy(key: ServiceKey, metadata: Mapping[str, str], operator: Opera
         BadPolicy: with one line a fault: key, value, allowed range, and for an unknown key the near miss.
     """
     try:
-        policy = ServicePolicy.model_validate(dict(metadata))
+        policy = ServicePolicy.model_validate(dict(metadata), by_alias=True, by_name=False)
     except ValidationError as error:
         raise BadPolicy("; ".join(describe(error, ServicePolicy, "metadata."))) from None
     names = [pool.name for pool in operator.pools]
@@ -281,16 +281,38 @@ def _describe_one(fault: dict[str, Any], section: type[Section], prefix: str) ->
             continue
         takes = field.description or ""
         owner = next((kind for kind in _sections(field.annotation)), owner)
-    given, problem = fault["input"], str(fault.get("ctx", {}).get("error", fault["msg"]))
+    given = fault["input"]
+    problem = _PROBLEMS.get(fault["type"]) or str(fault.get("ctx", {}).get("error", fault["msg"]))
     where = f"{prefix}{path}".rstrip(".")
     if isinstance(given, dict) and fault["type"] == "value_error":  # a rule between keys: it names them itself
         return f"{where}: {problem}" if where else problem
-    shown = f"{given!r}" if isinstance(given, (str, int, float)) else f"a {type(given).__name__}"
-    return f"{where}: {shown[:80]}: {problem}" + (f"; it takes {takes}" if takes else "")
+    return f"{where}: {_in_yaml(given)}: {problem}" + (f"; it takes {takes}" if takes else "")
+
+
+# pydantic's words for these are Python's; a YAML file has mappings, lists and text.
+_PROBLEMS = {
+    "model_type": "not a mapping of keys",
+    "dict_type": "not a mapping of keys",
+    "mapping_type": "not a mapping of keys",
+    "model_attributes_type": "not a mapping of keys",
+    "tuple_type": "not a list",
+    "list_type": "not a list",
+    "string_type": "not text",
+    "bool_type": "not true or false",
+    "bool_parsing": "not true or false",
+}
+
+
+def _in_yaml(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, dict):
+        return "a mapping"
+    return f"{value!r}"[:80] if isinstance(value, (str, int, float)) else "a list"
 
 
 def _field(section: type[Section], alias: str) -> Any:
-    return next((info for name, info in section.model_fields.items() if alias in (info.alias, name)), None)
+    return next((info for info in section.model_fields.values() if alias == info.alias), None)
 
 
 def _sections(annotation: Any) -> list[type[Section]]:

@@ -99,7 +99,10 @@ def parse_level(value: Any) -> Level:
         if percent > 100:
             raise ValueError("more than 100%")
         return Level(ratio=percent / 100)
-    return Level(bytes=parse_bytes(value))
+    level = Level(bytes=parse_bytes(value))
+    if 0 < (level.bytes or 0) < MIB:  # "20" was meant as 20% or 20Gi; as 20 bytes it would be no watermark at all
+        raise ValueError("less than 1Mi, and not 0: is its unit missing?")
+    return level
 
 
 def format_bytes(value: float) -> str:

@@ -71,6 +71,7 @@ def load_settings(path: str | None) -> Settings:
     if not isinstance(document, dict):
         raise BadPolicy(f"{name}: {type(document).__name__}; it takes a mapping of settings")
     try:
-        return Settings.model_validate(document)
+        # The names inside, such as low_watermark, are ours alone: a key has one spelling.
+        return Settings.model_validate(document, by_alias=True, by_name=False)
     except ValidationError as error:
         raise BadPolicy(f"{name}: {'; '.join(describe(error, Settings))}") from None

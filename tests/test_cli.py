@@ -12,15 +12,19 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any
-from urllib.request import urlopen
+from typing import Any, NoReturn
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import pytest
 from click.testing import CliRunner, Result
 
-from scaler.cli import cli
+from scaler.cli import main
+from scaler.cli.commands import cli
 from scaler.cli.options import parse_moment
+from scaler.cli.statuses import FAULT, FOUND, INTERRUPTED, NO_READER, UNUSABLE
 from scaler.incident import RECORDING, SCALED_OBJECTS
+from scaler.snapshot import Problem, Snapshot
 from scaler.sources.recording import RecordingSource
 
 COMMAND = [sys.executable, "-c", "from scaler.cli import main; main()"]
@@ -126,6 +130,8 @@ def test_what_is_no_moment(text: str) -> None:
         ),
         pytest.param(["serve", "--listen", "x"], ["'--listen'", "'x'", "HOST:PORT, port 0 to 65535"], id="no address"),
         pytest.param(["serve", "--speed", "0"], ["'--speed'", "1<=x<=10000"], id="speed"),
+        pytest.param(["serve", "--speed", "nan"], ["'--speed'", "nan", "1 to 10000"], id="no speed"),
+        pytest.param(["serve", "--speed", "inf"], ["'--speed'", "inf", "1<=x<=10000"], id="endless speed"),
         pytest.param(
             ["serve", "--speed", "9", "--prometheus", "http://x"], ["--speed is a recording's"], id="speed of now"
         ),
@@ -149,6 +155,9 @@ def test_help_names_every_command_and_the_statuses() -> None:
     assert result.exit_code == 0
     for word in ("serve", "replay", "record", "explain", "Exit status"):
         assert word in result.stdout
+    epilog = " ".join(result.stdout[result.stdout.index("Exit status") :].split())
+    for status in (0, FOUND, UNUSABLE, FAULT, INTERRUPTED, NO_READER):
+        assert re.search(rf"\b{status} \w", epilog), status
 
 
 @pytest.fixture(scope="module")
@@ -290,6 +299,28 @@ def test_what_is_recorded_replays_as_its_source_does(tmp_path: Path, monkeypatch
     assert len(again.stdout.splitlines()) == 31 * 6
 
 
+class _Blank(_Past):
+    """A Prometheus that answers and knows neither a workload nor a card."""
+
+    def snapshots(self, start_s: float, end_s: float, step_s: float) -> Iterator[Snapshot]:
+        for snapshot in super().snapshots(start_s, end_s, step_s):
+            yield Snapshot(snapshot.taken_at_s, problems=(Problem("spec_replicas", "no series"),))
+
+
+def test_where_nothing_could_be_read_nothing_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scaler.cli.record.open_prometheus", lambda settings, url: _Blank(RECORDING))
+    window = ("--start", "2025-06-18T00:00:00Z", "--end", "2025-06-18T00:15:00Z", "--step", "30s")
+    path = tmp_path / "night.jsonl.gz"
+    path.write_text("an older recording")
+    result = invoked("record", "--prometheus", "http://x", *window, "-o", str(path))
+    assert (result.exit_code, result.stderr) == (
+        2,
+        "nothing to record: no workload and no card in any of 31 snapshots; spec_replicas: no series\n",
+    )
+    assert [each.name for each in tmp_path.iterdir()] == [path.name]
+    assert path.read_text() == "an older recording"
+
+
 class _Canned(BaseHTTPRequestHandler):
     """Answers every GET with what stands in `replies` for its path."""
 
@@ -368,6 +399,52 @@ def test_ctrl_c_ends_a_replay_quietly() -> None:
     assert (replay.returncode, said.strip()) == (130, b"")
 
 
+_SIGINT_AT_IMPORT = """
+import os, signal, sys
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == sys.argv[1]:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+from scaler.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize("module", ["click", "pydantic", "grpc", "aiohttp", "scaler.serving.server"])
+def test_ctrl_c_during_the_imports_ends_quietly(module: str) -> None:
+    command = [sys.executable, "-c", _SIGINT_AT_IMPORT, module]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+def test_what_nobody_expected_is_one_line_and_no_finding(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(_: object) -> NoReturn:
+        raise ZeroDivisionError("two\nlines")
+
+    monkeypatch.setattr("scaler.cli.replay.load_settings", broken)
+    monkeypatch.setattr(sys, "argv", ["vram-scaler", "replay"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    out, told = capsys.readouterr()
+    assert (ended.value.code, out) == (70, "")
+    assert re.fullmatch(r"vram-scaler: internal fault: ZeroDivisionError: two lines \(.*test_cli\.py:\d+\)\n", told)
+
+
+def test_a_broken_installation_is_one_line_as_well(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delattr("scaler.cli.commands.cli")
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 70
+    assert re.fullmatch(
+        r"vram-scaler: internal fault: ImportError: cannot import name 'cli' .*\n", capsys.readouterr().err
+    )
+
+
 def test_a_fault_in_a_process_of_its_own_is_one_line_as_well() -> None:
     done = subprocess.run([*COMMAND, "replay", "--step", "x"], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (2, "")
@@ -397,6 +474,8 @@ def test_serve_plays_the_incident_says_how_to_ask_and_ends_on_a_signal() -> None
         assert http is not None
         with urlopen(f"{http[1]}/livez", timeout=10) as response:
             assert response.status == 200
+        with pytest.raises(HTTPError, match="400"):  # its header is longer than aiohttp reads
+            urlopen(Request(f"{http[1]}/livez", headers={"X-Long": 20_000 * "x"}), timeout=10)
     finally:
         scaler.send_signal(signal.SIGTERM)
         try:
@@ -404,8 +483,11 @@ def test_serve_plays_the_incident_says_how_to_ask_and_ends_on_a_signal() -> None
         finally:
             scaler.kill()
     assert scaler.returncode == 0
-    events = [json.loads(line)["event"] for line in logged.decode().splitlines()]
-    assert (events[0], events[-1]) == ("listening", "stopped")
+    events = [json.loads(line) for line in logged.decode().splitlines()]
+    assert (events[0]["event"], events[-1]["event"]) == ("listening", "stopped")
+    [refused] = [event for event in events if event.get("source") == "aiohttp.server"]
+    assert refused["reason"].startswith("LineTooLong: 400, message: Got more than 8190 bytes")
+    assert len(refused["reason"]) <= 300
 
 
 def test_an_address_that_is_taken_is_one_line(canned: str) -> None:

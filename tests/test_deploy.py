@@ -15,7 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from scaler import __version__
-from scaler.cli import cli
+from scaler.cli.commands import cli
 from scaler.incident import SCALED_OBJECTS
 from scaler.manifests import read_services
 from scaler.policy import OperatorPolicy, ServiceKey, ServicePolicy

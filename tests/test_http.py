@@ -10,6 +10,8 @@ import os
 import signal
 import socket
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import NoReturn
 
 import aiohttp
 import grpc
@@ -21,7 +23,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from scaler._pb.externalscaler_pb2 import GetMetricSpecResponse
 from scaler._pb.externalscaler_pb2_grpc import ExternalScalerStub
 from scaler.decision import FleetPlan, PoolState, Reason, Step, Verdict
-from scaler.policy import OperatorPolicy
+from scaler.policy import OperatorPolicy, ServiceKey
 from scaler.serving.garbage import QuietCollector
 from scaler.serving.server import SERVICE_NAME, CannotListen, Service, running, serve
 from scaler.settings import Address
@@ -104,9 +106,32 @@ async def test_one_decision_or_what_is_known(bench: Bench) -> None:
     bench.publish(fleet_plan(decision("e5"), decision("clip")))
     status, content_type, body = await bench.get("/v1/decisions/models/e5")
     assert (status, content_type, json.loads(body)) == (200, "application/json", decision("e5").as_json())
-    status, content_type, body = await bench.get("/v1/decisions/models/e6")
-    assert (status, content_type) == (404, "application/json")
-    assert json.loads(body)["error"] == "no decision for models/e6: known (2): models/clip, models/e5"
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        pytest.param("models/e6", "no decision for models/e6: did you mean e5? 9 known in models", id="near miss"),
+        pytest.param("models/zzz", "no decision for models/zzz: 9 known in models", id="no near miss"),
+        pytest.param(
+            "models/bundle-",
+            "no decision for models/bundle-: did you mean bundle-g, bundle-f, bundle-e, bundle-d, bundle-c? "
+            "9 known in models",
+            id="five at most",
+        ),
+        pytest.param(
+            "other/secret",
+            "no decision for other/secret: no ScaledObject is known in other; KEDA's first call makes one known",
+            id="nothing of another namespace",
+        ),
+    ],
+)
+async def test_what_is_not_known_gets_near_misses_of_its_own_namespace(bench: Bench, path: str, expected: str) -> None:
+    names = ["e5", "clip", *(f"bundle-{letter}" for letter in "abcdefg")]
+    secret = replace(decision("secret"), key=ServiceKey("vault", "secret"))
+    bench.publish(fleet_plan(*(decision(name) for name in names), secret))
+    status, content_type, body = await bench.get(f"/v1/decisions/{path}")
+    assert (status, content_type, json.loads(body)) == (404, "application/json", {"error": expected})
 
 
 async def test_without_a_plan_in_force_no_decision_is_shown(bench: Bench) -> None:
@@ -124,11 +149,46 @@ async def test_the_index_names_every_path(bench: Bench) -> None:
         assert route.canonical in body
 
 
-@pytest.mark.parametrize("path", ["/metrics", "/v1/decisions", "/livez"])
-async def test_read_only(bench: Bench, path: str) -> None:
+@pytest.mark.parametrize(
+    ("method", "path", "status", "expected"),
+    [
+        ("POST", "/v1/decisions", 405, '{"error": "POST is not answered here; it takes GET, HEAD"}'),
+        ("PUT", "/v1/decisions/a/b", 405, '{"error": "PUT is not answered here; it takes GET, HEAD"}'),
+        ("GET", "/v1", 404, '{"error": "Not Found: /v1; / lists what there is"}'),
+        ("GET", "/v1/decisions/a", 404, '{"error": "Not Found: /v1/decisions/a; / lists what there is"}'),
+        ("POST", "/metrics", 405, "POST is not answered here; it takes GET, HEAD\n"),
+        ("DELETE", "/livez", 405, "DELETE is not answered here; it takes GET, HEAD\n"),
+        ("GET", "/v10", 404, "Not Found: /v10; / lists what there is\n"),
+        ("GET", "/a%0Ab", 404, "Not Found: /a%0Ab; / lists what there is\n"),
+    ],
+)
+async def test_what_no_path_answers_is_a_json_error_under_v1_and_a_line_elsewhere(
+    bench: Bench, method: str, path: str, status: int, expected: str
+) -> None:
     url = f"http://{bench.service.http_address}{path}"
-    async with aiohttp.ClientSession() as session, session.post(url) as response:
-        assert response.status == 405
+    async with aiohttp.ClientSession() as session, session.request(method, url) as response:
+        assert (response.status, await response.text()) == (status, expected)
+        assert response.content_type == ("application/json" if expected.startswith("{") else "text/plain")
+        assert response.headers.get("Allow") == ("GET, HEAD" if status == 405 else None)
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/v1/decisions", '{"error": "internal fault: RuntimeError"}'),
+        ("/readyz", "internal fault: RuntimeError\n"),
+    ],
+)
+async def test_a_fault_of_our_own_is_told_alike(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, path: str, expected: str
+) -> None:
+    def fail() -> NoReturn:
+        raise RuntimeError("planted")
+
+    for name in ("in_force", "fault"):
+        monkeypatch.setattr(bench.service.board, name, fail)
+    assert (await bench.get(path))[::2] == (500, expected)
+    monkeypatch.undo()
 
 
 async def samples(bench: Bench) -> dict[str, float]:

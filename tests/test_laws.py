@@ -20,12 +20,14 @@ from scaler.snapshot import CardReading, Snapshot, WorkloadReading
 from tests.fleet import START_S, TICK_S, card, decide, key, policy, reading, run, snapshot, steady
 
 TARGET = 4.0
-FLEET = policy(e5={}, other={})
+# A lesson a minute instead of every ten: short histories suffice.
+OPERATOR = OperatorPolicy.model_validate({"timing": {"learnEvery": "1m"}})
+FLEET = policy(OPERATOR, e5={}, other={})
 settings.register_profile("laws", max_examples=150, deadline=None)
 settings.load_profile("laws")
 
 replica_counts = st.integers(1, 12)
-arrival_rates = st.floats(1.0, 300.0)
+arrival_rates = st.floats(2.0, 300.0)  # 120 and more a minute: enough to learn from
 service_times = st.floats(0.01, 0.1)  # at most 300 x 0.1 x 10 in flight: 75 replicas, below the ceiling of 100
 stretches = st.floats(1.0, 30.0)
 free_gib = st.one_of(st.floats(0.0, 15.0), st.floats(1.0, 3.0))  # the second: around both watermarks

@@ -23,7 +23,7 @@ from scaler.sources.source import SourceUnavailable
 from tests.fleet import START_S, TICK_S, card, key, reading, run, snapshot
 from tests.serving import METADATA, OUTAGE, FakeSource, ManualClock, until
 
-# Every window short, so that a whole history is a handful of snapshots: moments 2 x 60 + 120 = 240 s, horizon 255 s.
+# Every window short, so that a whole history is some 50 snapshots: moments 600 s, the evidence of an OOM, + 120 s.
 OPERATOR = OperatorPolicy(
     timing=Timing(learn_every_s="2m", learn_window_s="20m", watermark_window_s="2m"),
     pools=(PoolPolicy(scale_down_window_s="60s"),),
@@ -69,14 +69,24 @@ async def test_a_tick_publishes_one_plan_for_all_that_were_asked_about() -> None
 
 class TestHistory:
     def test_coarse_where_only_lessons_reach_and_every_tick_over_the_horizon(self) -> None:
-        assert horizon_s(OPERATOR) == 255
+        assert horizon_s(OPERATOR) == 735
         coarse, fine = spans(OPERATOR, START_S - 15, None, 0.0)
-        # 20 min before START_S - 15 s is 23:39:45, so from 23:40; the horizon begins at 23:55:30.
-        assert coarse == (START_S - 1200, START_S - 360, 120.0)
-        assert fine == (START_S - 270, START_S - 15, 15.0)
+        # 20 min before START_S - 15 s is 23:39:45, so from 23:40; the horizon begins at 23:47:30.
+        assert coarse == (START_S - 1200, START_S - 840, 120.0)
+        assert fine == (START_S - 750, START_S - 15, 15.0)
 
     def test_a_gap_is_filled_from_where_memory_ends(self) -> None:
         assert spans(OPERATOR, START_S, START_S - 90, 0.0) == [(START_S - 75, START_S, 15.0)]
+
+    @pytest.mark.parametrize("tick", ["500ms", "700ms", "900ms", "7s"])
+    def test_one_missed_tick_is_one_instant_however_its_multiples_are_rounded(self, tick: str) -> None:
+        operator = OperatorPolicy(timing=Timing(tick_s=tick))
+        tick_s = operator.timing.tick_s
+        first = round(START_S / tick_s)
+        for number in range(first, first + 200):
+            remembered_s = round(number * tick_s, 3)  # a source may give whole milliseconds
+            [span] = spans(operator, (number + 2) * tick_s - tick_s, remembered_s, 0.0)
+            assert (span.end_s - span.start_s, span.end_s) == pytest.approx((0.0, remembered_s + tick_s), abs=1e-5)
 
     def test_nothing_before_a_recordings_beginning(self) -> None:
         assert spans(OPERATOR, START_S, None, START_S - 40) == [(START_S - 30, START_S, 15.0)]
@@ -116,7 +126,7 @@ class TestHistory:
         wanted = spans(OPERATOR, START_S, None, 0.0)
 
         def planner(seen: Snapshot, fleet: FleetPolicy, memory: Memory) -> tuple[FleetPlan, Memory]:
-            if seen.taken_at_s < START_S - 600:
+            if seen.taken_at_s < START_S - horizon_s(OPERATOR):
                 raise RuntimeError("planted")
             return plan(seen, fleet, memory)
 
@@ -149,25 +159,54 @@ class TestOutage:
         )
 
     @pytest.mark.parametrize(
-        ("missed", "read_again"),
+        ("missed", "one_by_one", "as_range"),
         [
-            pytest.param(0, [], id="none missed"),
-            pytest.param(2, [], id="two missed: 45 s, within staleAfter"),
-            pytest.param(3, [(START_S + 15, START_S + 45, 15.0)], id="three missed: they are read from history"),
+            pytest.param(0, [], [], id="none missed"),
+            pytest.param(1, [START_S + 15], [], id="one missed"),
+            pytest.param(2, [START_S + 15, START_S + 30], [], id="two missed, each within the deadline of a tick"),
+            pytest.param(3, [], [(START_S + 15, START_S + 45, 15.0)], id="three missed"),
+            pytest.param(8, [], [(START_S + 15, START_S + 120, 15.0)], id="eight missed, one that teaches among them"),
         ],
     )
-    async def test_a_gap_longer_than_stale_after_is_read_from_history(
-        self, missed: int, read_again: list[tuple[float, float, float]]
+    async def test_what_was_missed_and_nothing_else_is_read_from_history_and_leaves_no_trace(
+        self, missed: int, one_by_one: list[float], as_range: list[tuple[float, float, float]]
     ) -> None:
+        gapped, whole = Bench(), Bench()
+        await whole.ticks(missed + 2)
+        await gapped.ticks()
+        gapped.source.spans.clear()
+        for fault in [OUTAGE] * missed + [None]:
+            gapped.source.fault = fault
+            gapped.source.asked.clear()
+            gapped.clock.advance(TICK_S)
+            await gapped.ticks()
+        assert gapped.source.asked == [gapped.clock.now_s(), *one_by_one]
+        assert gapped.source.spans == as_range
+        # Law 7: the instance that missed them remembers and decides as the one that did not.
+        assert gapped.loop._memory == whole.loop._memory
+        assert gapped.board.in_force() == whole.board.in_force()
+
+    async def test_the_tick_that_teaches_may_be_the_missed_one(self) -> None:
+        # Lessons are due every 2 min, so at START_S + 120 s, the ninth tick. Without it the tenth would teach.
+        gapped, whole = Bench(), Bench()
+        await whole.ticks(10)
+        await gapped.ticks(8)
+        gapped.clock.advance(2 * TICK_S)
+        await gapped.ticks()
+        assert gapped.loop._memory == whole.loop._memory
+
+    async def test_a_missed_tick_that_history_cannot_give_is_left_out(self) -> None:
         bench = Bench()
         await bench.ticks()
-        bench.source.spans.clear()
-        for fault in [OUTAGE] * missed + [None]:
-            bench.source.fault = fault
-            bench.clock.advance(TICK_S)
-            await bench.ticks()
-        assert bench.source.spans == read_again
-        assert bench.fault() == ""
+        bench.source.at = lambda at_s: fleet_at(at_s) if at_s != START_S + 15 else fail()
+        bench.clock.advance(2 * TICK_S)
+        await bench.ticks()
+        assert bench.board.in_force().time_s == bench.loop._memory.time_s == START_S + 30
+        # It is not asked for again.
+        bench.source.asked.clear()
+        bench.clock.advance(TICK_S)
+        await bench.ticks()
+        assert bench.source.asked == [START_S + 45]
 
     async def test_down_at_the_start_and_then_back(self) -> None:
         bench = Bench()
@@ -278,11 +317,12 @@ class TestRun:
         bench = Bench(now_s=START_S + 7)
         spawn(bench)
         await until(lambda: bench.source.asked == [START_S])
-        for seconds, asked_s in ((7, START_S), (1, START_S + 15), (14, START_S + 15), (16, START_S + 45)):
+        for seconds, asked_s in ((7, START_S), (1, START_S + 15), (14, START_S + 15), (16, START_S + 30)):
             await until(lambda: bool(bench.clock._wakers))
             bench.clock.advance(seconds)
             await until(lambda last_s=asked_s: bench.source.asked[-1] == last_s)  # type: ignore[misc]
-        assert bench.source.asked == [START_S, START_S + 15, START_S + 45]
+        # At 46 s it is 45 that is read; 30 has passed unseen, and is read for the memory.
+        assert bench.source.asked == [START_S, START_S + 15, START_S + 45, START_S + 30]
 
     async def test_a_small_step_back_is_waited_out_and_a_large_one_is_a_new_time(
         self, spawn: Callable[[Bench], None]

@@ -23,7 +23,7 @@ from tests import test_laws as laws
 
 def neighbours_count(monkeypatch: pytest.MonkeyPatch) -> None:
     """Waiting that neighbours cause is demand: nothing is held against what was seen."""
-    monkeypatch.setattr(deriving, "needed_inflight", lambda lessons, flows: None)
+    monkeypatch.setattr(deriving, "needed_inflight", lambda carried, flows, inflight: None)
 
 
 def retries_count(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,8 +40,8 @@ def storms_hide_growth(monkeypatch: pytest.MonkeyPatch) -> None:
     """Under confirmed out-of-memory failures, demand is frozen at what was there before."""
     real = deriving.derive
 
-    def frozen(time_s: float, reading: Any, on_short_card: bool, operator: Any, past: Any, lessons: Any) -> Any:
-        derivation = real(time_s, reading, on_short_card, operator, past, lessons)
+    def frozen(time_s: float, reading: Any, on_short_card: bool, operator: Any, past: Any, carried: Any) -> Any:
+        derivation = real(time_s, reading, on_short_card, operator, past, carried)
         if derivation is None or not derivation.oom_confirmed or not past:
             return derivation
         return replace(derivation, moment=derivation.moment._replace(inflight=past[-1].inflight, own_ratio=1.0))
@@ -53,8 +53,8 @@ def a_veto_shrinks(monkeypatch: pytest.MonkeyPatch) -> None:
     """A veto that answers with less than what runs."""
     real = deciding._room
 
-    def one_less(service: Any, pool: Any, seen: Any, replicas: int, unlimited: int, steps: Any) -> Room:
-        room = real(service, pool, seen, replicas, unlimited, steps)
+    def one_less(service: Any, pool: Any, seen: Any, replicas: int, *rest: Any) -> Room:
+        room = real(service, pool, seen, replicas, *rest)
         return Room(replicas - 1, Reason.LOW_VRAM) if seen.watch.vetoed else room
 
     monkeypatch.setattr(deciding, "_room", one_less)
@@ -64,8 +64,8 @@ def a_veto_stops_scaling_down(monkeypatch: pytest.MonkeyPatch) -> None:
     """A veto answers with the replicas, also where less is needed."""
     real = deciding._held_by_window
 
-    def held(demand: int, replicas: int, *rest: Any) -> int:
-        return max(real(demand, replicas, *rest), replicas)
+    def held(demand: int, replicas: int, *rest: Any) -> tuple[int, bool]:
+        return max(real(demand, replicas, *rest)[0], replicas), False
 
     monkeypatch.setattr(deciding, "_held_by_window", held)
 
@@ -74,9 +74,9 @@ def room_turned_round(monkeypatch: pytest.MonkeyPatch) -> None:
     """The watermark's comparison the wrong way about."""
     real = deciding._room
 
-    def inverted(service: Any, pool: Any, seen: Any, replicas: int, unlimited: int, steps: Any) -> Room:
+    def inverted(service: Any, pool: Any, seen: Any, *rest: Any) -> Room:
         turned = replace(seen, watch=Watch(not seen.watch.vetoed, seen.time_s))
-        return real(service, pool, turned, replicas, unlimited, steps)
+        return real(service, pool, turned, *rest)
 
     monkeypatch.setattr(deciding, "_room", inverted)
 
@@ -102,7 +102,7 @@ def failures_are_demand(monkeypatch: pytest.MonkeyPatch) -> None:
         return fresh_inflight(inflight, flow, reading) + (reading.failure_per_s or 0.0)
 
     monkeypatch.setattr(deriving, "fresh_inflight", more)
-    monkeypatch.setattr(deriving, "needed_inflight", lambda lessons, flows: None)
+    monkeypatch.setattr(deriving, "needed_inflight", lambda carried, flows, inflight: None)
 
 
 def missing_is_zero(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,7 +111,7 @@ def missing_is_zero(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deciding, "_without_signals", _zero)
 
 
-def _zero(key: Any, service: Any, seen: Any, replicas: int, fault: Any) -> Decision:
+def _zero(key: Any, service: Any, pool: Any, seen: Any, replicas: int, fault: Any) -> Decision:
     return Decision(
         seen.time_s, key, service.pool, replicas, 0, 0, False, Verdict.SCALE_DOWN, (Reason.DEMAND,),
         deciding.unknown(key, service, seen.time_s, "x").steps,
@@ -132,8 +132,8 @@ def cautious_growth(monkeypatch: pytest.MonkeyPatch) -> None:
     """One replica at a time, to be on the safe side."""
     real = deciding._room
 
-    def one_more(service: Any, pool: Any, seen: Any, replicas: int, unlimited: int, steps: Any) -> Room:
-        room = real(service, pool, seen, replicas, unlimited, steps)
+    def one_more(service: Any, pool: Any, seen: Any, replicas: int, *rest: Any) -> Room:
+        room = real(service, pool, seen, replicas, *rest)
         return Room(min(room.replicas or 0, replicas + 1), Reason.LOW_VRAM)
 
     monkeypatch.setattr(deciding, "_room", one_more)
@@ -143,8 +143,8 @@ def silent_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     """A limit that leaves no reason."""
     real = deciding._room
 
-    def silent(service: Any, pool: Any, seen: Any, replicas: int, unlimited: int, steps: Any) -> Room:
-        return real(service, pool, seen, replicas, unlimited, steps)._replace(reason=None)
+    def silent(*arguments: Any) -> Room:
+        return real(*arguments)._replace(reason=None)
 
     monkeypatch.setattr(deciding, "_room", silent)
 
@@ -170,6 +170,7 @@ def test_the_property_finds_it(
     plant: Callable[[pytest.MonkeyPatch], None], law: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plant(monkeypatch)
-    hunt = settings(max_examples=2000, database=None, derandomize=True, phases=[Phase.generate], deadline=None)(law)
+    monkeypatch.setattr("scaler.planning.plan._decide_safely", deciding.decide)  # a plant that raises finds nothing
+    hunt = settings(max_examples=800, database=None, derandomize=True, phases=[Phase.generate], deadline=None)(law)
     with pytest.raises(AssertionError):
         hunt()

@@ -8,13 +8,9 @@ from typing import Any, NoReturn
 
 import click
 
+from scaler.cli.statuses import INTERRUPTED, NO_READER, UNUSABLE
 from scaler.policy import BadPolicy
 from scaler.sources.source import SourceUnavailable
-
-FOUND = 1
-UNUSABLE = 2
-INTERRUPTED = 130  # 128 + SIGINT, as shells report it
-NO_READER = 141  # 128 + SIGPIPE: `vram-scaler replay | head` is no fault, and no finding either
 
 
 class Unusable(click.ClickException):
@@ -25,7 +21,7 @@ class OneLineGroup(click.Group):
     """A group whose commands end in one line where click would draw a usage box and Python a traceback."""
 
     def main(self, *args: Any, **extra: Any) -> Any:
-        """See click.Command.main; ends the process with one of the statuses above."""
+        """See click.Command.main; ends the process with one of `statuses`. What is no fault of input is for `main`."""
         try:
             status = super().main(*args, **{**extra, "standalone_mode": False})
         except click.exceptions.NoArgsIsHelpError as shown:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Callable
@@ -58,6 +59,13 @@ def step(_: click.Context, __: click.Parameter, value: str | None) -> float | No
     except ValueError as error:
         raise click.BadParameter(f"{value!r}: {error}; it takes a duration such as 15s, 500ms to 1h") from None
     return step_s
+
+
+def speed(_: click.Context, __: click.Parameter, value: float | None) -> float | None:
+    """Callback of --speed: click's range lets NaN pass, which is neither below nor above."""
+    if value is not None and math.isnan(value):
+        raise click.BadParameter("nan is not a number; it takes 1 to 10000")
+    return value
 
 
 def address(_: click.Context, __: click.Parameter, value: str | Address | None) -> Address | None:

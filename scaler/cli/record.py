@@ -43,7 +43,8 @@ def record_command(
     )
     problems: Counter[Problem] = Counter()
     try:
-        count = write_recording(Path(output), header, _with_progress(source.snapshots(*span), span, problems))
+        seen = _not_blank(source.snapshots(*span), problems)
+        count = write_recording(Path(output), header, _with_progress(seen, span, problems))
     except OSError as error:
         raise Unusable(f"{output}: {error.strerror or error}") from None
     finally:
@@ -51,6 +52,18 @@ def record_command(
     for problem, snapshots in problems.most_common(MOST_PROBLEMS):
         warn(f"{problem.signal}: {problem.text} ({snapshots} of {count} snapshots)")
     click.echo(f"{output}: {count} snapshots, {at(span.start_s)} to {at(span.end_s)}", err=True)
+
+
+def _not_blank(snapshots: Iterator[Snapshot], problems: Counter[Problem]) -> Iterator[Snapshot]:
+    """The same snapshots; raises Unusable at their end if all were blank, so that no file is put in place."""
+    count, is_blank = 0, True
+    for snapshot in snapshots:
+        count += 1
+        is_blank = is_blank and not snapshot.workloads and not snapshot.cards
+        yield snapshot
+    if is_blank:
+        why = "".join(f"; {problem.signal}: {problem.text}" for problem, _ in problems.most_common(1))
+        raise Unusable(f"nothing to record: no workload and no card in any of {count} snapshots{why}")
 
 
 def _with_progress(snapshots: Iterator[Snapshot], span: Range, problems: Counter[Problem]) -> Iterator[Snapshot]:

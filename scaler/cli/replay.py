@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import click
 from rich.console import Console
 
-from scaler.cli.faults import FOUND
 from scaler.cli.feed import only_one_source, open_prometheus, open_recording, services_of, time_range
 from scaler.cli.options import (
     all_manifests,
@@ -24,6 +23,7 @@ from scaler.cli.options import (
     start_option,
     step_option,
 )
+from scaler.cli.statuses import FOUND
 from scaler.decision import FleetPlan, Reason
 from scaler.explain import at
 from scaler.policy import FleetPolicy

@@ -21,13 +21,17 @@ from scaler.cli.options import (
     manifests_option,
     prometheus_option,
     recording_option,
+    speed,
 )
 from scaler.manifests import Services
 from scaler.policy import METRIC_NAME
 from scaler.serving import server
 from scaler.serving.clock import Clock, Playback
 from scaler.settings import Address, load_settings
+from scaler.sources.checked_session import one_line
 from scaler.sources.source import Source
+
+log = structlog.get_logger(__name__)
 
 PLAYED_SPEED = 120.0  # the 9 h of the incident in some 5 minutes
 
@@ -37,7 +41,12 @@ PLAYED_SPEED = 120.0  # the 9 h of the incident in some 5 minutes
 @prometheus_option
 @recording_option
 @manifests_option
-@click.option("--speed", type=click.FloatRange(1, 10_000), help="A recording's speed, 1 to 10000; default 120.")
+@click.option(
+    "--speed",
+    type=click.FloatRange(1, 10_000),
+    callback=speed,
+    help="A recording's speed, 1 to 10000; default 120.",
+)
 @click.option("--listen", callback=address, metavar="HOST:PORT", help="gRPC for KEDA; default 127.0.0.1:6000.")
 @click.option("--http", callback=address, metavar="HOST:PORT", help="Status and metrics; default 127.0.0.1:8080.")
 def serve_command(
@@ -144,3 +153,14 @@ def _log_to_stderr() -> None:
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
+    # aiohttp, gRPC and asyncio use the standard library's log, which by itself prints tracebacks.
+    logging.basicConfig(handlers=[_IntoLog()], level=logging.WARNING)
+
+
+class _IntoLog(logging.Handler):
+    """What libraries log becomes one event of ours, its exception one line and not a traceback."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        fault = record.exc_info[1] if record.exc_info else None
+        reason = {"reason": one_line(f"{type(fault).__name__}: {fault}")} if fault is not None else {}
+        log.log(record.levelno, one_line(record.getMessage()), source=record.name, **reason)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from scaler.policy import OperatorPolicy, PoolPolicy
+from scaler.quantity import Level
 from scaler.signals.freshness import free_bytes
 from scaler.snapshot import CardKey, CardReading, WorkloadKey
 
@@ -43,29 +44,43 @@ def hosts(cards: Mapping[CardKey, CardReading]) -> dict[WorkloadKey, list[CardRe
     return found
 
 
-def _is_short(card: CardReading, pool: PoolPolicy, stale_after_s: float) -> bool:
-    free = free_bytes(card, stale_after_s)
-    return free is not None and free < pool.low_watermark.of(card.total_bytes or 0.0)
-
-
 class ShortCards(NamedTuple):
-    """Who sits on a card below its pool's low watermark: half of the evidence for out-of-memory. Where no card names
-    its pods, anybody may."""
+    """Who sits on a card that is short of VRAM: half of the evidence for out-of-memory. A workload that no card names,
+    as where the exporter shows one pod a card, may sit on any of them."""
 
     workloads: set[WorkloadKey]
-    anybody: bool
+    named: set[WorkloadKey]
+    any_is_short: bool
 
     def host(self, workload: WorkloadKey) -> bool:
-        return self.anybody or workload in self.workloads
+        return workload in self.workloads or (self.any_is_short and workload not in self.named)
 
 
 def short_cards(cards: PoolCards, operator: OperatorPolicy) -> ShortCards:
-    """The short cards of all pools, as far as their free VRAM can be seen."""
-    short = [
-        card
-        for pool in operator.pools
-        for _, card in cards[pool.name]
-        if _is_short(card, pool, operator.timing.stale_after_s)
-    ]
-    named = any(card.pods for pool in operator.pools for _, card in cards[pool.name])
-    return ShortCards({workload for card in short for workload in card.pods}, bool(short) and not named)
+    """The cards below their pool's high watermark, where a veto that stands ends; as far as they can be seen."""
+    short, named, any_is_short = set[WorkloadKey](), set[WorkloadKey](), False
+    for pool in operator.pools:
+        for _, card in cards[pool.name]:
+            named.update(card.pods)
+            free, high = free_bytes(card, operator.timing.stale_after_s), level_bytes(pool.high_watermark, card)
+            if free is not None and high is not None and free < high:
+                short.update(card.pods)
+                any_is_short = True
+    return ShortCards(short, named, any_is_short)
+
+
+def level_bytes(level: Level, card: CardReading) -> float | None:
+    """The level in bytes on this card; None for a percent of a total that cannot be seen."""
+    if level.bytes is not None:
+        return float(level.bytes)
+    return level.of(card.total_bytes) if card.total_bytes else None
+
+
+def unshared_workloads(cards: PoolCards, operator: OperatorPolicy) -> set[WorkloadKey]:
+    """The workloads that have their cards to themselves for certain: each of them has one place only."""
+    alone, shared = set[WorkloadKey](), set[WorkloadKey]()
+    for pool in operator.pools:
+        for _, card in cards[pool.name]:
+            slots = pool.slots_per_card if pool.slots_per_card is not None else card.slots
+            (alone if slots == 1 else shared).update(card.pods)
+    return alone - shared

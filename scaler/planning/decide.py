@@ -14,6 +14,7 @@ from scaler.planning.replicas import (
     own_load,
     replicas_for,
     scale_down_window,
+    starting_replicas,
     undiscounted,
 )
 from scaler.planning.steps import load_steps, room_step, watermark_step
@@ -41,7 +42,7 @@ class Seen:
 class Room(NamedTuple):
     """The most replicas that the cards allow, and what binds where that is less than wanted.
 
-    `replicas` is None where a veto does not know at how many to freeze.
+    `replicas` is None where the answer would have to be the replicas that run, and it is not known how many do.
     """
 
     replicas: int | None
@@ -72,7 +73,7 @@ def decide(key: ServiceKey, service: ServicePolicy, operator: OperatorPolicy, se
     if fault is not None and fault.reason is not Reason.WARMING:
         return unknown(key, service, seen.time_s, fault.text, fault.reason, reading.spec_replicas)
     if fault is not None or seen.derivation is None:
-        return _without_signals(key, service, seen, reading.spec_replicas, fault)
+        return _without_signals(key, service, pool, seen, reading.spec_replicas, fault)
 
     replicas, derivation = reading.spec_replicas, seen.derivation
     load = own_load(derivation.moment, pool)
@@ -87,11 +88,11 @@ def decide(key: ServiceKey, service: ServicePolicy, operator: OperatorPolicy, se
 
     reasons: list[Reason] = []
     if demand >= replicas:
-        unlimited = demand
+        unlimited, is_as_read = demand, False
     else:
         window = scale_down_window(seen.moments, seen.time_s, service, pool)
-        unlimited = _held_by_window(demand, replicas, window, reading, pool, steps, reasons)
-    room = _room(service, pool, seen, replicas, unlimited, steps)
+        unlimited, is_as_read = _held_by_window(demand, replicas, window, reading, pool, steps, reasons)
+    room = _room(service, pool, seen, replicas, unlimited, is_as_read, steps)
     if room.replicas is None:
         # A freeze above what really runs would be a scale-up; without an answer the HPA holds exactly that.
         return replace(
@@ -131,17 +132,17 @@ def decide(key: ServiceKey, service: ServicePolicy, operator: OperatorPolicy, se
 
 
 def _without_signals(
-    key: ServiceKey, service: ServicePolicy, seen: Seen, replicas: int, fault: Fault | None
+    key: ServiceKey, service: ServicePolicy, pool: PoolPolicy, seen: Seen, replicas: int, fault: Fault | None
 ) -> Decision:
     """No replica is ready, so nothing of its own can be in flight: hold at what is asked for, zero included."""
+    steps = [Step("replicas", replicas, "replicas", "spec.replicas")]
+    if _told_less(replicas, replicas, service, pool, seen, steps):
+        return replace(unknown(key, service, seen.time_s, "", Reason.STALE, replicas), steps=tuple(steps))
     text = fault.text if fault is not None and replicas > 0 else "no replicas, and no signal from before the service"
-    steps = (
-        Step("replicas", replicas, "replicas", "spec.replicas"),
-        Step("granted", replicas, "replicas", f"held: {text}"),
-    )
+    steps.append(Step("granted", replicas, "replicas", f"held: {text}"))
     return Decision(
         seen.time_s, key, service.pool, replicas, replicas, replicas, replicas > 0, Verdict.HOLD,
-        (Reason.WARMING if replicas > 0 else Reason.MISSING,), steps,
+        (Reason.WARMING if replicas > 0 else Reason.MISSING,), tuple(steps),
     )  # fmt: skip
 
 
@@ -153,28 +154,37 @@ def _held_by_window(
     pool: PoolPolicy,
     steps: list[Step],
     reasons: list[Reason],
-) -> int:
-    """Demand below the replicas: down only when it was lower over the whole window and all pods are seen."""
+) -> tuple[int, bool]:
+    """Demand below the replicas: down only when it was lower over the whole window and all pods are seen.
+
+    True where the replicas are held as they were read, for want of knowing better.
+    """
     if not covers_all_pods(reading):
         text = f"{reading.scraped_pods} of {reading.ready_replicas} ready pods scraped: a lower bound, no scale-down"
         steps.append(Step("coverage", reading.scraped_pods, "pods", text))
         reasons.append(Reason.MISSING)
-        return replicas
+        return replicas, True
     if not window.covered:
         text = f"less than {pool.scale_down_window_s:g} s seen so far: no scale-down yet"
         steps.append(Step("scale-down-window", replicas, "replicas", text))
         reasons.append(Reason.SCALE_DOWN_WINDOW)
-        return replicas
+        return replicas, True
     held = max(demand, min(replicas, window.replicas))
     if held > demand:
         text = f"demand was {window.replicas} within the last {pool.scale_down_window_s:g} s"
         steps.append(Step("scale-down-window", window.replicas, "replicas", text))
         reasons.append(Reason.SCALE_DOWN_WINDOW)
-    return held
+    return held, False
 
 
 def _room(
-    service: ServicePolicy, pool: PoolPolicy, seen: Seen, replicas: int, unlimited: int, steps: list[Step]
+    service: ServicePolicy,
+    pool: PoolPolicy,
+    seen: Seen,
+    replicas: int,
+    unlimited: int,
+    is_as_read: bool,
+    steps: list[Step],
 ) -> Room:
     """The most replicas that the pool's free VRAM allows the service, and the reason if that is less than wanted.
 
@@ -188,13 +198,9 @@ def _room(
     reading, derivation = seen.reading, seen.derivation
     if reading is None or derivation is None:
         return Room(replicas, Reason.MISSING)
+    if (state.vetoed or is_as_read) and _told_less(replicas, unlimited, service, pool, seen, steps):
+        return Room(None, Reason.STALE)
     if state.vetoed:
-        age_s = reading.replicas_age_s or 0.0
-        least = least_told(seen.moments, replicas, seen.time_s - age_s, service, pool)
-        if least < min(replicas, unlimited):
-            text = f"{replicas} were read {age_s:.0f} s ago, {least} told since: no answer until it is seen what runs"
-            steps.append(Step("told-since", least, "replicas", text))
-            return Room(None, Reason.STALE)
         if now.free_bytes is not None:
             return Room(replicas, Reason.LOW_VRAM)
         return Room(replicas, Reason.MISSING if now.cards == 0 else Reason.STALE)
@@ -204,7 +210,7 @@ def _room(
         text = "request counters are gone: own load and neighbours' cannot be told apart, no scale-up"
         steps.append(Step("arrivals", None, "1/s", text))
         return Room(replicas, Reason.MISSING)
-    starting = replicas - (reading.ready_replicas or 0)
+    starting = starting_replicas(seen.moments, replicas, reading.ready_replicas or 0, seen.time_s)
     fitting = fitting_replicas(now, low, service, starting)
     if fitting is None:
         return Room(unlimited, None)
@@ -213,6 +219,19 @@ def _room(
     if replicas == 0 and fitting < max(1, service.min_replicas):
         return Room(0, Reason.NO_FIT)
     return Room(replicas + fitting, Reason.NO_FIT)
+
+
+def _told_less(
+    replicas: int, answer: int, service: ServicePolicy, pool: PoolPolicy, seen: Seen, steps: list[Step]
+) -> bool:
+    """Whether KEDA was told less than this answer since the replicas were read: then they may be fewer by now."""
+    age_s = (seen.reading.replicas_age_s if seen.reading is not None else None) or 0.0
+    least = least_told(seen.moments, seen.time_s, replicas, seen.time_s - age_s, service, pool)
+    if least >= min(replicas, answer):
+        return False
+    text = f"{replicas} were read {age_s:.0f} s ago, {least} told since: no answer until it is seen what runs"
+    steps.append(Step("told-since", least, "replicas", text))
+    return True
 
 
 def _demand_text(wanted: int, demand: int, service: ServicePolicy, pool: PoolPolicy) -> str:

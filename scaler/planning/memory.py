@@ -6,12 +6,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from scaler.planning.cards import PoolCards, short_cards
+from scaler.planning.cards import PoolCards, short_cards, unshared_workloads
+from scaler.planning.replicas import STARTING_S
 from scaler.planning.watermark import PoolMoment, observe
 from scaler.policy import OperatorPolicy
-from scaler.signals.carried import Lesson, learn
-from scaler.signals.derive import Derivation, Moment, derive
+from scaler.signals.carried import Carried
+from scaler.signals.derive import OOM_EVIDENCE_S, Derivation, Moment, derive
 from scaler.snapshot import Snapshot, WorkloadKey
+
+NO_LESSONS = Carried()
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +22,7 @@ class WorkloadMemory:
     """One Deployment's past: moments over twice the longest scale-down window, lessons over the learning window."""
 
     moments: tuple[Moment, ...] = ()
-    lessons: tuple[Lesson, ...] = ()
+    carried: Carried = NO_LESSONS
 
 
 NOTHING = WorkloadMemory()
@@ -37,7 +40,7 @@ class Memory:
 def moments_window_s(operator: OperatorPolicy) -> float:
     """How far moments are kept: a scale-down window as seen from any answer that may still be in force."""
     longest = max(pool.scale_down_window_s for pool in operator.pools)
-    return 2 * longest + max(120.0, 2 * operator.timing.stale_after_s)
+    return max(2 * longest, OOM_EVIDENCE_S, STARTING_S) + max(120.0, 2 * operator.timing.stale_after_s)
 
 
 def horizon_s(operator: OperatorPolicy) -> float:
@@ -55,34 +58,37 @@ def remember(
     about by KEDA or not. What has left its window is forgotten."""
     time_s, timing = snapshot.taken_at_s, operator.timing
     # The first moment in each learning interval of the wall clock teaches: instances agree on it without talking.
-    is_lesson_due = memory.time_s is None or time_s // timing.learn_every_s > memory.time_s // timing.learn_every_s
+    last_s = memory.time_s if memory.time_s is not None else time_s
+    every_s = timing.learn_every_s
+    is_lesson_due = time_s % every_s == 0 or time_s // every_s > last_s // every_s
     oldest_moment_s, oldest_lesson_s = time_s - moments_window_s(operator), time_s - timing.learn_window_s
-    short = short_cards(cards, operator)
+    short, unshared = short_cards(cards, operator), unshared_workloads(cards, operator)
 
     workloads: dict[WorkloadKey, WorkloadMemory] = {}
     derived: dict[WorkloadKey, Derivation] = {}
     for key in memory.workloads.keys() | snapshot.workloads.keys():
         past, reading = memory.workloads.get(key, NOTHING), snapshot.workloads.get(key)
         # A new revision may need more of everything: what was learnt of the old one is void.
-        since_s = max(oldest_lesson_s, (reading.revision_created_s or 0.0) if reading is not None else 0.0)
-        lessons = past.lessons
-        if lessons and lessons[0].time_s <= since_s:
-            lessons = tuple(lesson for lesson in lessons if lesson.time_s > since_s)
+        created_s = (reading.revision_created_s or 0.0) if reading is not None else 0.0
+        carried = past.carried.since(max(oldest_lesson_s, created_s))
         moments = past.moments[_expired(past.moments, oldest_moment_s) :]
         if reading is not None:
-            derivation = derive(time_s, reading, short.host(key), operator, moments, lessons)
+            known = NO_LESSONS if key in unshared else carried
+            derivation = derive(time_s, reading, short.host(key), operator, moments, known)
             if derivation is not None:
                 derived[key] = derivation
                 moments = (*moments, derivation.moment)
                 if is_lesson_due and derivation.lesson is not None:
-                    lessons = learn(lessons, derivation.lesson, timing.learn_window_s)
-        if moments or lessons:
-            workloads[key] = WorkloadMemory(moments, lessons)
+                    carried = carried.and_learnt(derivation.lesson)
+        if moments or carried.lessons:
+            workloads[key] = WorkloadMemory(moments, carried)
 
     pools: dict[str, tuple[PoolMoment, ...]] = {}
     for pool in operator.pools:
-        kept = (m for m in memory.pools.get(pool.name, ()) if m.time_s > time_s - timing.watermark_window_s)
-        pools[pool.name] = (*kept, observe(time_s, cards[pool.name], pool, timing.stale_after_s))
+        past_moments = memory.pools.get(pool.name, ())
+        kept = (m for m in past_moments if m.time_s > time_s - timing.watermark_window_s)
+        before = past_moments[-1] if past_moments else None
+        pools[pool.name] = (*kept, observe(time_s, cards[pool.name], pool, timing.stale_after_s, before))
     return Memory(time_s, workloads, pools), derived
 
 

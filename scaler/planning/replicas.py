@@ -14,28 +14,32 @@ TOLERANCE_REPLICAS = 0.05
 
 
 class OwnLoad(NamedTuple):
-    """What a service asks replicas for: own requests in flight, of them waiting, and own GPU time in busy cards."""
+    """What a service asks replicas for: own requests in flight, of them waiting, and own GPU time in busy cards.
+
+    `present` are all fresh requests in flight, whoever slows them down: while there are any, one replica is needed.
+    """
 
     inflight: float
     queued: float
     gpu_busy: float
+    present: float
 
 
 def own_load(moment: Moment, pool: PoolPolicy) -> OwnLoad:
     """A moment's own part. Time-slicing stretches waiting, execution and wall time alike, so one ratio serves all."""
     ratio = 1.0 if pool.contention_counts else moment.own_ratio
-    return OwnLoad(moment.inflight * ratio, moment.queued * ratio, moment.gpu_busy * ratio)
+    return OwnLoad(moment.inflight * ratio, moment.queued * ratio, moment.gpu_busy * ratio, moment.inflight)
 
 
 def undiscounted(moment: Moment) -> OwnLoad:
     """A moment's load with what neighbours add to it."""
-    return OwnLoad(moment.inflight, moment.queued, moment.gpu_busy)
+    return OwnLoad(moment.inflight, moment.queued, moment.gpu_busy, moment.inflight)
 
 
 def replicas_for(load: OwnLoad, service: ServicePolicy, pool: PoolPolicy) -> int:
     """Replicas that the load needs, before floor and ceiling. It never divides by the present replicas, so it does
     not twitch at low counts. GPU time corroborates: it asks for no more replicas than there are requests in flight."""
-    if load.inflight <= service.activation_concurrency:
+    if load.present <= service.activation_concurrency:
         return 0
     needed = load.inflight / (service.target_concurrency or pool.target_concurrency)
     if service.target_queue is not None:
@@ -64,7 +68,7 @@ def scale_down_window(moments: Sequence[Moment], time_s: float, service: Service
     parts, so the replicas for the highest of each part bound the highest of the replicas."""
     start_s = time_s - pool.scale_down_window_s
     covered = False
-    inflight = queued = gpu_busy = 0.0
+    inflight = queued = gpu_busy = present = 0.0
     for moment in reversed(moments):
         if moment.time_s <= start_s:
             # The first moment at or before the start covers it, unless a gap lies between.
@@ -75,13 +79,15 @@ def scale_down_window(moments: Sequence[Moment], time_s: float, service: Service
         inflight = max(inflight, load.inflight)
         queued = max(queued, load.queued)
         gpu_busy = max(gpu_busy, load.gpu_busy)
+        present = max(present, load.present)
         if covered:
             break
-    return Window(bounded(replicas_for(OwnLoad(inflight, queued, gpu_busy), service, pool), service, pool), covered)
+    highest = OwnLoad(inflight, queued, gpu_busy, present)
+    return Window(bounded(replicas_for(highest, service, pool), service, pool), covered)
 
 
 def least_told(
-    moments: tuple[Moment, ...], replicas: int, sampled_s: float, service: ServicePolicy, pool: PoolPolicy
+    moments: Sequence[Moment], time_s: float, replicas: int, sampled_s: float, service: ServicePolicy, pool: PoolPolicy
 ) -> int:
     """The least that KEDA can have been told since `replicas` were read at `sampled_s`, or `replicas`.
 
@@ -89,15 +95,31 @@ def least_told(
     run. A moment whose load asked for less told that; any other told the replicas or nothing.
     """
     least = replicas
-    for index in range(len(moments) - 2, -1, -1):
+    for index in range(len(moments) - 1, -1, -1):
         moment = moments[index]
+        if moment.time_s == time_s:
+            continue
         if moment.time_s <= sampled_s - _HPA_SYNC_S:
             break
         now = bounded(replicas_for(own_load(moment, pool), service, pool), service, pool)
         window = scale_down_window(moments[: index + 1], moment.time_s, service, pool)
-        if now < replicas and window.covered:
+        if now < replicas and window.covered and moment.is_whole:
             least = min(least, max(now, min(moment.spec_replicas, window.replicas)))
     return least
 
 
 _HPA_SYNC_S = 15.0  # kube-controller-manager's --horizontal-pod-autoscaler-sync-period: an answer is acted on that late
+
+
+# A replica that is not ready for longer is no longer starting: its pod loops, or no node takes it.
+STARTING_S = 600.0
+
+
+def starting_replicas(moments: Sequence[Moment], replicas: int, ready: int, time_s: float) -> int:
+    """Replicas that are asked for and on their way: not those that were missing all through the last 10 minutes."""
+    least = replicas - ready
+    for moment in reversed(moments):
+        least = min(least, moment.spec_replicas - moment.ready_replicas)
+        if moment.time_s <= time_s - STARTING_S:
+            return max(0, replicas - ready - max(0, least))
+    return max(0, replicas - ready)

@@ -40,12 +40,12 @@ def load_steps(
         if flow.corrected:
             steps.append(Step("fresh-in-flight", moment.inflight, "requests", "of those in flight, without retries"))
     if derivation.needed is not None:
-        text = "what these arrivals were seen to need at no less load a replica"
+        text = "what these arrivals and what they left waiting need, by what replicas were seen to carry"
         others = moment.inflight * (1 - moment.own_ratio)
         if others >= 0.05:  # shown to one decimal
             counted = "still counted (contentionCounts)" if pool.contention_counts else "not counted"
             text += f"; the other {others:.1f} wait on neighbours: {counted}"
-        steps.append(Step("needed-in-flight", derivation.needed, "requests", text))
+        steps.append(Step("needed-in-flight", min(derivation.needed, moment.inflight), "requests", text))
     if share.own is not None:
         text = f"of {share.cards} cards, by {reading.gpu_busy_source}"
         if share.neighbours is not None:
@@ -61,6 +61,9 @@ def watermark_step(now: PoolMoment, state: Watch, low: Level, high: Level, pool:
     """The free VRAM that counts, against the watermark that counts."""
     if now.free_bytes is None:
         seen = "no card of the pool can be seen" if now.cards == 0 else f"not all of {now.cards} cards can be seen"
+        if now.lost:
+            card, since_s = now.lost[0]
+            seen = f"card {card.uuid} was short and has vanished {now.time_s - since_s:.0f} s ago"
         return Step("free-vram", None, "bytes", f"{seen}: blind, policy {pool.blind}")
     where = f"card {now.card.uuid}" if now.card is not None else f"sum of {now.cards} cards"
     text = f"{format_bytes(now.free_bytes)} on {where}; low watermark {low}, high {high}"

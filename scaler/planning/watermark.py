@@ -5,11 +5,11 @@ On the morning that this project exists for, free VRAM reached zero 32 minutes b
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from scaler.decision import PoolState
-from scaler.planning.cards import is_placeable
+from scaler.planning.cards import is_placeable, level_bytes
 from scaler.policy import PoolPolicy
 from scaler.quantity import Level
 from scaler.signals.freshness import free_bytes
@@ -17,13 +17,19 @@ from scaler.snapshot import CardKey, CardReading
 
 
 class PoolMoment(NamedTuple):
-    """The free VRAM that counts for a pool at one moment; `free_bytes` is None while it cannot be seen."""
+    """The free VRAM that counts for a pool at one moment; `free_bytes` is None while it cannot be seen.
+
+    `short` are the cards below the low watermark; `lost` are those that were, and have vanished since so many Unix
+    seconds: an exporter that dies beside a full card must not look like room.
+    """
 
     time_s: float
     free_bytes: float | None
     total_bytes: float
     card: CardKey | None
     cards: int
+    short: frozenset[CardKey] = frozenset()
+    lost: tuple[tuple[CardKey, float], ...] = ()
 
 
 class Watch(NamedTuple):
@@ -34,29 +40,59 @@ class Watch(NamedTuple):
 
 
 def observe(
-    time_s: float, cards: Iterable[tuple[CardKey, CardReading]], pool: PoolPolicy, stale_after_s: float
+    time_s: float,
+    cards: Iterable[tuple[CardKey, CardReading]],
+    pool: PoolPolicy,
+    stale_after_s: float,
+    before: PoolMoment | None,
 ) -> PoolMoment:
     """The pool's free VRAM by the policy's `watermarkOf`.
 
     Where no card has a free slot, all cards count: the next slot to fall free may be on any of them.
     One card that cannot be seen makes the whole unknown, unless it could not take a replica anyway.
     """
-    all_cards = list(cards)
-    counted = all_cards
+    all_cards = dict(cards)
+    seen = {key: _seen(card, pool, stale_after_s) for key, card in all_cards.items()}
+    short = frozenset(key for key, room in seen.items() if room is not None and room.margin_bytes < 0)
+    lost = _lost(time_s, all_cards, before)
+    counted = list(all_cards)
     if pool.watermark_of != "tightest":
-        counted = [pair for pair in all_cards if is_placeable(pair[1], pool)] or all_cards
-    seen = [(key, free_bytes(card, stale_after_s), card.total_bytes or 0.0) for key, card in counted]
-    known = [(key, free, total) for key, free, total in seen if free is not None]
-    if not known or len(known) < len(seen):
-        return PoolMoment(time_s, None, 0.0, None, len(all_cards))
+        counted = [key for key, card in all_cards.items() if is_placeable(card, pool)] or counted
+    rooms = sorted((room, key) for key in counted if (room := seen[key]) is not None)
+    if not rooms or len(rooms) < len(counted) or lost:
+        return PoolMoment(time_s, None, 0.0, None, len(all_cards), short, lost)
     if pool.watermark_of == "sum":
-        return PoolMoment(
-            time_s, sum(free for _, free, _ in known), sum(total for _, _, total in known), None, len(all_cards)
-        )
-    known.sort(key=lambda card: (card[1] - pool.low_watermark.of(card[2]), card[0]))
-    rank = int(pool.percentile / 100 * (len(known) - 1)) if pool.watermark_of == "percentile" else 0
-    key, free, total = known[rank]
-    return PoolMoment(time_s, free, total, key, len(all_cards))
+        free = sum(room.free_bytes for room, _ in rooms)
+        total = sum(room.total_bytes for room, _ in rooms)
+        return PoolMoment(time_s, free, total, None, len(all_cards), short, lost)
+    room, key = rooms[int(pool.percentile / 100 * (len(rooms) - 1)) if pool.watermark_of == "percentile" else 0]
+    return PoolMoment(time_s, room.free_bytes, room.total_bytes, key, len(all_cards), short, lost)
+
+
+# So long a card that vanished while it was short may come back; then it is taken for gone, with its node.
+LOST_CARD_S = 900.0
+
+
+class _Room(NamedTuple):
+    margin_bytes: float
+    free_bytes: float
+    total_bytes: float
+
+
+def _seen(card: CardReading, pool: PoolPolicy, stale_after_s: float) -> _Room | None:
+    free, low = free_bytes(card, stale_after_s), level_bytes(pool.low_watermark, card)
+    return None if free is None or low is None else _Room(free - low, free, card.total_bytes or 0.0)
+
+
+def _lost(
+    time_s: float, present: Mapping[CardKey, CardReading], before: PoolMoment | None
+) -> tuple[tuple[CardKey, float], ...]:
+    if before is None:
+        return ()
+    missed = {**dict.fromkeys(before.short, time_s), **dict(before.lost)}
+    return tuple(
+        sorted((key, since) for key, since in missed.items() if key not in present and time_s - since < LOST_CARD_S)
+    )
 
 
 def watch(moments: tuple[PoolMoment, ...], low: Level, high: Level, pool: PoolPolicy) -> Watch:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from scaler.decision import FleetPlan
@@ -12,6 +12,12 @@ from scaler.planning.memory import Memory, horizon_s
 from scaler.policy import FleetPolicy, OperatorPolicy
 from scaler.snapshot import Snapshot
 from scaler.sources.source import Source, SourceUnavailable
+
+# By default a plan is in force for two missed ticks. Within them the next plan can wait for two readings of at most
+# 5 s each, but not for a range's deadline of a minute.
+ONE_BY_ONE = 2
+# Multiples of a step such as 700ms are rounded: at today's Unix time by a millionth of a step, at most.
+_SAME_STEP = 0.001
 
 Planner = Callable[[Snapshot, FleetPolicy, Memory], tuple[FleetPlan, Memory]]
 
@@ -42,16 +48,29 @@ def spans(operator: OperatorPolicy, until_s: float, after_s: float | None, earli
     fine_from_s = _up(max(until_s - horizon, earliest_s), timing.tick_s)
     if after_s is not None and after_s >= until_s - horizon:
         fine_from_s = max(fine_from_s, _up(after_s, timing.tick_s, beyond=True))
-        return [span for span in (Span(fine_from_s, until_s, timing.tick_s),) if span.start_s <= span.end_s]
+        return [span for span in (Span(fine_from_s, until_s, timing.tick_s),) if _is_some(span)]
     coarse_from_s = _up(max(until_s - timing.learn_window_s, earliest_s), timing.learn_every_s)
     coarse_to_s = _up(fine_from_s, timing.learn_every_s) - timing.learn_every_s
     wanted = (Span(coarse_from_s, coarse_to_s, timing.learn_every_s), Span(fine_from_s, until_s, timing.tick_s))
-    return [span for span in wanted if span.start_s <= span.end_s]
+    return [span for span in wanted if _is_some(span)]
+
+
+def _is_some(span: Span) -> bool:
+    return span.start_s <= span.end_s + _SAME_STEP * span.step_s
 
 
 def _up(at_s: float, step_s: float, beyond: bool = False) -> float:
     """The first multiple of the step at that time or later; with `beyond` later than it."""
-    return (math.floor(at_s / step_s) + 1 if beyond else math.ceil(at_s / step_s)) * step_s
+    steps = at_s / step_s
+    return (math.floor(steps + _SAME_STEP) + 1 if beyond else math.ceil(steps - _SAME_STEP)) * step_s
+
+
+def _read(source: Source, span: Span) -> Iterator[Snapshot]:
+    """The span's snapshots. A few are asked one by one, each within the deadline of a tick."""
+    count = round((span.end_s - span.start_s) / span.step_s) + 1
+    if count > ONE_BY_ONE:
+        return source.snapshots(*span)
+    return (source.snapshot_at(span.start_s + number * span.step_s) for number in range(count))
 
 
 def learn(
@@ -72,7 +91,7 @@ def learn(
     for span in wanted:
         where = f"from {span.start_s:.0f} to {span.end_s:.0f} every {span.step_s:g} s"
         try:
-            for snapshot in source.snapshots(*span):
+            for snapshot in _read(source, span):
                 if stop.is_set():
                     return Learnt(memory, count, (*faults, f"{where}: stopped"))
                 _, memory = planner(snapshot, fleet, memory)

@@ -143,8 +143,8 @@ class TickLoop:
             self.stats.clock_steps_total += 1
             log.warning("clock stepped back", from_s=remembered_s, to_s=instant_s)
             self._memory, remembered_s = Memory(), None
-        # One missed tick is no gap, whatever staleAfter is.
-        if remembered_s is not None and instant_s - remembered_s <= max(timing.stale_after_s, 2 * timing.tick_s):
+        # One missed tick is a gap: it may be the one that teaches, and an instance that saw it would know more.
+        if remembered_s is not None and instant_s - remembered_s < 1.5 * timing.tick_s:
             return
         wanted = spans(self._operator, instant_s - timing.tick_s, remembered_s, self._clock.earliest_s)
         if self._board.newest is None:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
 import json
 import math
 from collections.abc import Callable
 from typing import Any
 
+import structlog
 from aiohttp import web
+from aiohttp.typedefs import Handler
 from prometheus_client.exposition import choose_encoder
 
 from scaler.decision import Decision, FleetPlan
 from scaler.policy import ServiceKey
 from scaler.serving.board import Board, NoPlan
 from scaler.serving.telemetry import Telemetry
+
+log = structlog.get_logger(__name__)
 
 INDEX = """keda-vram-scaler: how many replicas KEDA is told, and why
 
@@ -62,7 +67,7 @@ def status_app(board: Board, telemetry: Telemetry, is_alive: Callable[[], bool])
             return _error(404, f"no decision for {'/'.join(key)}: {_known(plan, key)}")
         return web.Response(text=_line(decision), content_type="application/json")
 
-    app = web.Application()
+    app = web.Application(middlewares=[_faults_as_text])
     app.router.add_get("/", index)
     app.router.add_get("/livez", livez)
     app.router.add_get("/readyz", readyz)
@@ -90,12 +95,33 @@ def _finite(value: Any) -> Any:
 
 
 def _known(plan: FleetPlan, key: ServiceKey) -> str:
-    """At most ten of the known ScaledObjects, those of the same namespace first, and how many there are."""
-    if not plan.decisions:
-        return "no ScaledObject is known yet; KEDA's first call makes one known"
-    nearest = sorted(plan.decisions, key=lambda known: (known.namespace != key.namespace, known))[:10]
-    more = ", ..." if len(plan.decisions) > len(nearest) else ""
-    return f"known ({len(plan.decisions)}): {', '.join('/'.join(known) for known in nearest)}{more}"
+    """At most five near misses of the same namespace and how many are known there: other namespaces are others'."""
+    names = sorted(known.name for known in plan.decisions if known.namespace == key.namespace)
+    if not names:
+        return f"no ScaledObject is known in {key.namespace}; KEDA's first call makes one known"
+    near = ", ".join(difflib.get_close_matches(key.name, names, n=5, cutoff=0.5))
+    meant = f"did you mean {near}? " if near else ""
+    return f"{meant}{len(names)} known in {key.namespace}"
+
+
+@web.middleware
+async def _faults_as_text(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Whatever no path answers is one line: a JSON error under /v1, plain text elsewhere."""
+    allowed: dict[str, str] = {}
+    try:
+        return await handler(request)
+    except web.HTTPMethodNotAllowed as refused:
+        allowed["Allow"] = ", ".join(sorted(refused.allowed_methods))
+        status, text = refused.status, f"{request.method} is not answered here; it takes {allowed['Allow']}"
+    except web.HTTPException as refused:
+        status, text = refused.status, f"{refused.reason}: {request.rel_url.raw_path[:200]}; / lists what there is"
+    except Exception as fault:
+        log.exception("request failed", path=request.path)
+        status, text = 500, f"internal fault: {type(fault).__name__}"
+    is_json = f"{request.path}/".startswith("/v1/")
+    response = _error(status, text) if is_json else web.Response(status=status, text=f"{text}\n")
+    response.headers.update(allowed)
+    return response
 
 
 def _error(status: int, text: str) -> web.Response:

@@ -2,22 +2,29 @@
 
 On a shared card a neighbour stretches our requests: the same arrivals keep more requests in flight, and a count of
 requests in flight calls that demand. The own part is what the same load per replica has been seen to need. With w(x)
-the time in the server at load x per replica and no neighbour, w rises with x; so any lesson (x', w') at a load
-x' >= x bounds it: w(x) <= w(x') <= w'. The least such w' is what our own arrivals need, whatever the neighbours do.
+the time in the server at load x per replica and no neighbour, w rises with x; so a lesson (x', w') at a load x' >= x
+bounds it: w(x) <= w(x') <= w'. Of all such lessons the lower quartile counts: a quarter of the time without busy
+neighbours is enough to learn from, and it does not follow the extremes of noise as the least of them would.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
+# Fewer completions in the stable window, and their count says too little: 100 have a standard error of 10 %.
+LEAST_COMPLETIONS = 100
 # A lesson speaks for loads up to 5 % above its own. 100 requests a second, counted over 60 s, jitter by 1.3 % (the root
-# of 6,000 over 6,000): without a margin every new maximum would be taken for load that no replica can carry.
+# of 6,000 over 6,000): without a margin only the few lessons above today's chance would speak.
 MARGIN_RATIO = 0.05
+# A queue that own arrivals have left behind should be gone after so long: one tick, by default.
+DRAIN_S = 15.0
 
 
 class Lesson(NamedTuple):
-    """Seen at `time_s`: so many requests per second and ready replica, each so long in the server (queue included).
-    Learnt only while nearly nothing failed: failing fast is no capacity."""
+    """Seen at `time_s`: so many completions per second and replica, each so long in the server (queue included)."""
 
     time_s: float
     load_per_s: float
@@ -25,51 +32,64 @@ class Lesson(NamedTuple):
 
 
 class Flow(NamedTuple):
-    """One moment's fresh arrivals per second and the replicas ready to take them."""
+    """One moment's fresh arrivals per second, and the replicas that are asked for to take them.
+
+    Asked for, not ready: a replica that a neighbour's load made unready is no reason for two more.
+    """
 
     time_s: float
     fresh_per_s: float
-    ready_replicas: int
+    replicas: int
 
 
-def learn(lessons: tuple[Lesson, ...], lesson: Lesson, window_s: float) -> tuple[Lesson, ...]:
-    """The lessons with one more: drops those older than the window, and those that the new one makes superfluous
-    (it is younger, at no less load, and took no longer). So the rest stays small and equals the whole window."""
-    oldest = lesson.time_s - window_s
-    kept = [
-        old
-        for old in lessons
-        if old.time_s > oldest
-        and not (lesson.load_per_s >= old.load_per_s and lesson.time_in_server_s <= old.time_in_server_s)
-    ]
-    return (*kept, lesson)
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """The lessons of the learning window, oldest first, and what follows from them: at `loads[i]` a replica's requests
+    take `times_s[i]`. Both ascend, so more load never needs less."""
+
+    lessons: tuple[Lesson, ...] = ()
+    loads: tuple[float, ...] = ()
+    times_s: tuple[float, ...] = ()
+
+    def since(self, time_s: float) -> Carried:
+        """Without the lessons up to that time."""
+        if not self.lessons or self.lessons[0].time_s > time_s:
+            return self
+        return _carried(tuple(lesson for lesson in self.lessons if lesson.time_s > time_s))
+
+    def and_learnt(self, lesson: Lesson) -> Carried:
+        """With one more lesson."""
+        return _carried((*self.lessons, lesson))
 
 
-def needed_inflight(lessons: tuple[Lesson, ...], flows: list[Flow]) -> float | None:
+def _carried(lessons: tuple[Lesson, ...]) -> Carried:
+    by_load = sorted((lesson.load_per_s, lesson.time_in_server_s) for lesson in lessons)
+    at_no_less: list[float] = []
+    quartiles: list[float] = []
+    for _, time_in_server_s in reversed(by_load):
+        insort(at_no_less, time_in_server_s)
+        quartiles.append(at_no_less[(len(at_no_less) - 1) // 4])
+    quartiles.reverse()
+    for index in range(1, len(quartiles)):
+        quartiles[index] = max(quartiles[index - 1], quartiles[index])
+    return Carried(lessons, tuple(load for load, _ in by_load), tuple(quartiles))
+
+
+def needed_inflight(carried: Carried, flows: Sequence[Flow], inflight: float) -> float | None:
     """Requests in flight that the newest flow's arrivals need by what was seen; None without lessons or replicas.
 
-    Arrivals above the highest load ever seen may queue for want of replicas, not for a neighbour: what has come in
-    above it, less what it could have drained since, counts on top (a queue served at the highest load seen).
+    Arrivals above the highest load ever carried queue for want of replicas, not for a neighbour. What they have left
+    behind, served at that load, is to be drained as well: it counts as further arrivals for DRAIN_S, as far as so many
+    are in flight at all.
     """
     now = flows[-1]
-    if not lessons or now.ready_replicas <= 0:
+    if not carried.loads or now.replicas <= 0:
         return None
-    load_per_s = now.fresh_per_s / now.ready_replicas / (1.0 + MARGIN_RATIO)
-    highest = max(lessons, key=_by_load)
-    time_s = highest.time_in_server_s
-    for lesson in lessons:
-        if lesson.load_per_s >= load_per_s and lesson.time_in_server_s < time_s:
-            time_s = lesson.time_in_server_s
-    carried_per_s = highest.load_per_s * (1.0 + MARGIN_RATIO)
+    load_per_s = now.fresh_per_s / now.replicas / (1.0 + MARGIN_RATIO)
+    index = min(bisect_left(carried.loads, load_per_s), len(carried.loads) - 1)
+    highest_per_s = carried.loads[-1]
     queue, then_s = 0.0, flows[0].time_s
     for flow in flows:
-        excess_per_s = flow.fresh_per_s - carried_per_s * flow.ready_replicas
-        queue += excess_per_s * (flow.time_s - then_s)
-        if queue < 0.0:
-            queue = 0.0
+        queue = max(0.0, queue + (flow.fresh_per_s - highest_per_s * flow.replicas) * (flow.time_s - then_s))
         then_s = flow.time_s
-    return now.fresh_per_s * time_s + queue
-
-
-def _by_load(lesson: Lesson) -> tuple[float, float]:
-    return lesson.load_per_s, -lesson.time_in_server_s
+    return (now.fresh_per_s + min(queue, inflight) / DRAIN_S) * carried.times_s[index]

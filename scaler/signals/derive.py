@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import NamedTuple
 
 from scaler.policy import OperatorPolicy
-from scaler.signals.carried import Flow, Lesson, needed_inflight
+from scaler.signals.carried import LEAST_COMPLETIONS, Carried, Flow, Lesson, needed_inflight
 from scaler.signals.freshness import covers_all_pods, signals_fault
 from scaler.signals.retries import Arrivals, arrivals, fresh_inflight, oom_candidates_per_s
 from scaler.snapshot import WorkloadReading
@@ -16,8 +17,9 @@ from scaler.snapshot import WorkloadReading
 BURST_TOLERANCE_RATIO = 0.1
 # More failures than that, of whatever kind, and a moment teaches nothing about what a replica can carry.
 CLEAN_FAILURE_RATIO = 0.01
-# Failures stay in a rate's window after the card has room again; so long the evidence that it was short holds.
-OOM_EVIDENCE_S = 120.0
+# After a card has room again its servers may go on failing: an arena that could not grow is not whole at once. While
+# failures go on, the evidence that the card was short holds so long.
+OOM_EVIDENCE_S = 600.0
 # So far back arrivals above the highest load seen may explain what waits now; who waits longer has given up.
 QUEUE_WINDOW_S = 300.0
 
@@ -29,8 +31,10 @@ class Moment(NamedTuple):
         inflight: fresh requests in flight, the larger of the stable and the (discounted) burst reading.
         own_ratio: part of `inflight` that own arrivals need by what was seen; the rest is the neighbours' doing.
         queued: requests waiting. gpu_busy: own GPU time in busy cards.
-        flow: fresh arrivals and ready replicas. spec_replicas: as asked for then.
-        on_short_card: a pod sat on a card below its pool's low watermark.
+        flow: fresh arrivals and the replicas asked for to take them.
+        spec_replicas / ready_replicas: as read then.
+        is_whole: all ready pods were seen; if not, nothing less than the replicas was told.
+        on_short_card: a pod sat on a card below its pool's high watermark, where a veto that stands ends.
     """
 
     time_s: float
@@ -40,6 +44,8 @@ class Moment(NamedTuple):
     gpu_busy: float
     flow: Flow | None
     spec_replicas: int
+    ready_replicas: int
+    is_whole: bool
     on_short_card: bool
 
 
@@ -63,9 +69,12 @@ def derive(
     on_short_card: bool,
     operator: OperatorPolicy,
     past: tuple[Moment, ...],
-    lessons: tuple[Lesson, ...],
+    carried: Carried,
 ) -> Derivation | None:
-    """Corrects one workload's reading; None where it is not usable (freshness.signals_fault says why)."""
+    """Corrects one workload's reading; None where it is not usable (freshness.signals_fault says why).
+
+    `carried` is empty where no neighbour can be: then everything in flight is the service's own.
+    """
     if reading.spec_replicas is None or signals_fault(reading, operator.timing.stale_after_s) is not None:
         return None
     stable = (reading.queued or 0.0) + (reading.executing or 0.0)
@@ -80,12 +89,13 @@ def derive(
 
     largest = max(stable, (burst or 0.0) / (1.0 + BURST_TOLERANCE_RATIO))
     fresh = fresh_inflight(largest, flow, reading) if flow is not None else largest
-    flow_now = Flow(time_s, flow.fresh_per_s, reading.ready_replicas or 0) if flow is not None else None
+    replicas = max(reading.spec_replicas, reading.ready_replicas or 0)
+    flow_now = Flow(time_s, flow.fresh_per_s, replicas) if flow is not None else None
     needed = None
-    if flow_now is not None and lessons:
+    if flow_now is not None and carried.lessons and _completions(reading, operator) >= LEAST_COMPLETIONS:
         recent = takewhile(lambda m: m.time_s > time_s - QUEUE_WINDOW_S, reversed(past))
         flows = [m.flow for m in recent if m.flow is not None]
-        needed = needed_inflight(lessons, [*reversed(flows), flow_now])
+        needed = needed_inflight(carried, [*reversed(flows), flow_now], fresh)
     own_ratio = min(1.0, needed / fresh) if needed is not None and fresh > 0.0 else 1.0
 
     moment = Moment(
@@ -96,21 +106,36 @@ def derive(
         gpu_busy=reading.gpu_busy or 0.0,
         flow=flow_now,
         spec_replicas=reading.spec_replicas,
+        ready_replicas=reading.ready_replicas or 0,
+        is_whole=covers_all_pods(reading),
         on_short_card=on_short_card,
     )
-    return Derivation(
-        moment, stable, burst, flow, oom_confirmed, needed, bool(lessons), _lesson(time_s, reading, flow, stable)
-    )
+    lesson = _lesson(time_s, reading, stable, operator)
+    return Derivation(moment, stable, burst, flow, oom_confirmed, needed, bool(carried.lessons), lesson)
 
 
-def _lesson(time_s: float, reading: WorkloadReading, flow: Arrivals | None, inflight: float) -> Lesson | None:
-    """What this moment teaches, if all pods are seen and nearly nothing fails.
+def _completions(reading: WorkloadReading, operator: OperatorPolicy) -> float:
+    """Requests that completed within the stable window."""
+    per_s = max(0.0, reading.success_per_s or 0.0) + max(0.0, reading.failure_per_s or 0.0)
+    return per_s * operator.timing.stable_window_s
 
-    It counts all arrivals, not the fresh ones: with so few failures they are the same, and a lesson must follow from
-    the reading alone, or a memory that was rebuilt in coarse steps would differ.
+
+def _lesson(time_s: float, reading: WorkloadReading, inflight: float, operator: OperatorPolicy) -> Lesson | None:
+    """What this moment teaches of the load that its replicas carried, or None.
+
+    Carried means: all replicas ready and seen, nearly nothing fails, no more waits than executes, and what waits does
+    not grow beyond the error of the count. It follows from the reading alone, or a memory that was rebuilt in coarse
+    steps would differ.
     """
-    if flow is None or flow.all_per_s <= 0.0 or not reading.ready_replicas or not covers_all_pods(reading):
+    completions = _completions(reading, operator)
+    if completions < LEAST_COMPLETIONS or not reading.ready_replicas or not covers_all_pods(reading):
         return None
-    if (reading.failure_per_s or 0.0) >= CLEAN_FAILURE_RATIO * flow.all_per_s:
+    per_s = completions / operator.timing.stable_window_s
+    if (
+        reading.ready_replicas < (reading.spec_replicas or 0)
+        or (reading.failure_per_s or 0.0) >= CLEAN_FAILURE_RATIO * per_s
+        or (reading.queued or 0.0) > (reading.executing or 0.0)
+        or (reading.inflight_growth_per_s or 0.0) > 2 * per_s / math.sqrt(completions)
+    ):
         return None
-    return Lesson(time_s, flow.all_per_s / reading.ready_replicas, inflight / flow.all_per_s)
+    return Lesson(time_s, per_s / reading.ready_replicas, inflight / per_s)
