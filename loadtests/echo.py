@@ -17,7 +17,7 @@ from loadtests.keda import until_known
 from loadtests.servers import CLIENT_CORE, running
 from scaler._pb.externalscaler_pb2_grpc import ExternalScalerStub
 
-ROUNDS = 5
+ROUNDS = 9
 ROUND_S = 3
 WARM_UP_S = 1
 METHOD = "/externalscaler.ExternalScaler/GetMetrics"
