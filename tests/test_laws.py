@@ -5,11 +5,16 @@ tests/test_planted_bugs.py breaks the core once per law and sees the law's prope
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import dataclasses
 import json
 import math
+from collections.abc import Awaitable
 from dataclasses import replace
+from typing import Any
 
+import grpc
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -17,6 +22,7 @@ from scaler.decision import Decision, Reason, Verdict
 from scaler.planning.memory import Memory, horizon_s
 from scaler.policy import OperatorPolicy
 from scaler.snapshot import CardReading, Snapshot, WorkloadReading
+from tests import serving
 from tests.fleet import START_S, TICK_S, card, decide, key, policy, reading, run, snapshot, steady
 
 TARGET = 4.0
@@ -350,6 +356,52 @@ def test_law_7_same_history_same_plan(
     live = late_plans[len(rebuilt) :]
     assert [p.decisions for p in live] == [p.decisions for p in steady_plans[first:]]
     assert [p.pools for p in live] == [p.pools for p in steady_plans[first:]]
+
+
+# --- 8. One epoch -------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.tuples(st.one_of(st.none(), st.integers(0, 50)), st.booleans()), min_size=1, max_size=8))
+def test_law_8_one_epoch(plans: list[tuple[int | None, bool]]) -> None:
+    """Whatever plans follow one another: GetMetrics, IsActive, the stream and the explanation are of the same one."""
+    asyncio.run(_one_epoch(plans))
+
+
+async def _one_epoch(plans: list[tuple[int | None, bool]]) -> None:
+    bench = serving.Bench()
+    was_active: bool | None = None
+    async with bench.stub() as stub:
+        with contextlib.suppress(grpc.aio.AioRpcError):
+            await stub.GetMetrics(serving.metrics_request())  # from here on the ScaledObject is known
+        stream = stub.StreamIsActive(serving.ref())
+        for granted_now, is_active in plans:
+            decided = (
+                serving.unknown() if granted_now is None else serving.decision(granted=granted_now, active=is_active)
+            )
+            await serving.streams_have_seen(bench.board)
+            bench.publish(decided)
+            explained = bench.board.in_force().decisions[decided.key].as_json()
+            told = [
+                await _told(stub.GetMetrics(serving.metrics_request())),
+                await _told(stub.IsActive(serving.ref())),
+            ]
+            if granted_now is None:
+                assert (told, explained["granted"]) == (["UNAVAILABLE"] * 2, None)
+                continue
+            assert told == [explained["granted"], explained["active"]] == [granted_now, is_active]
+            if is_active and was_active is False:
+                assert await _told(stream.read()) is True
+            was_active = is_active
+        stream.cancel()
+
+
+async def _told(call: Awaitable[Any]) -> object:
+    """The number, the activity, or the code of the refusal."""
+    try:
+        reply = await asyncio.wait_for(call, 5)
+    except grpc.aio.AioRpcError as refused:
+        return refused.code().name
+    return reply.metricValues[0].metricValueFloat if hasattr(reply, "metricValues") else reply.result
 
 
 # --- 9. With room and real demand, it scales ----------------------------------------------------------------------

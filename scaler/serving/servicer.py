@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import math
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any, NoReturn, TypeVar
 
 import grpc
@@ -198,7 +198,6 @@ class Servicer(ExternalScalerServicer):
 
 
 def unknown_text(decision: Decision) -> str:
-    """An unknown decision in a line: the reasons, then what could not be seen."""
-    texts: Mapping[str, None] = dict.fromkeys(step.text for step in decision.steps if step.value is None and step.text)
+    """An unknown decision in a line: its reasons, and its last step, which says what cannot be known."""
     reasons = ", ".join(decision.reasons)
-    return f"unknown ({reasons}): {'; '.join(texts)}" if texts else f"unknown ({reasons})"
+    return f"unknown ({reasons}): {decision.steps[-1].text}" if decision.steps else f"unknown ({reasons})"
