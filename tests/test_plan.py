@@ -397,6 +397,38 @@ def test_a_burst_asks_for_what_drains_it_and_not_for_its_whole_queue() -> None:
     assert decide(history, policy(e5={}), "e5").demand == 11
 
 
+def test_a_gap_and_one_low_reading_are_no_reason_to_scale_down() -> None:
+    """24 in flight, then nothing seen for 6 minutes, then one reading of none at all."""
+    history = steady({"e5": reading(6, 24.0)}, ROOMY)
+    unseen = replace(reading(6, 24.0), queued=None, executing=None)
+    history += [snapshot(START_S + TICK_S * i, {"e5": unseen}, ROOMY) for i in range(24)]
+    history.append(snapshot(START_S + TICK_S * 24, {"e5": reading(6, 0.0, 0.0)}, ROOMY))
+    decision = decide(history, policy(e5={}), "e5")
+    assert (decision.granted, decision.reasons[0]) == (6, Reason.SCALE_DOWN_WINDOW)
+
+
+def test_growth_beyond_all_that_was_carried_is_granted() -> None:
+    """50/s were carried by one replica at 20 ms. 200/s come, and more wait than execute: it takes four at 50/s."""
+    grown = reading(1, 40.0, 200.0, queued=25.0)
+    history = [*steady({"e5": reading(1, 1.0, 50.0)}, ROOMY), snapshot(START_S, {"e5": grown}, ROOMY)]
+    assert decide(history, policy(e5={}), "e5").granted == 4
+
+
+def test_a_neighbour_that_lowers_completions_does_not_end_the_correction() -> None:
+    """110 arrivals a minute, 3 in flight. A neighbour lets only 80 complete, and 30 pile up."""
+    base = reading(1, 3.0, 110 / 60)
+    slowed = replace(reading(1, 30.0, 110 / 60, queued=20.0), success_per_s=80 / 60, inflight_growth_per_s=30 / 60)
+    history = [*steady({"e5": base}, ROOMY), snapshot(START_S, {"e5": slowed}, ROOMY)]
+    assert decide(history, policy(e5={}), "e5").demand == 1
+
+
+def test_a_full_card_that_goes_stale_before_it_vanishes_is_no_room() -> None:
+    history = steady({"e5": GROWN}, ROOMY, TIGHT)
+    history.append(snapshot(START_S, {"e5": GROWN}, ROOMY, replace(TIGHT, free_bytes=None)))
+    history += [snapshot(START_S + TICK_S * i, {"e5": GROWN}, ROOMY) for i in range(1, 30)]
+    assert decide(history, policy(e5={}), "e5").granted == 2
+
+
 @pytest.mark.parametrize(
     ("seen", "granted"),
     [

@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 
 import pytest
 from hypothesis import Phase, settings
+from hypothesis.errors import Flaky
 
 from scaler.decision import Decision, FleetPlan, Reason, Verdict
 from scaler.planning import decide as deciding
@@ -25,7 +26,7 @@ from tests import test_laws as laws
 
 def neighbours_count(monkeypatch: pytest.MonkeyPatch) -> None:
     """Waiting that neighbours cause is demand: nothing is held against what was seen."""
-    monkeypatch.setattr(deriving, "needed_inflight", lambda carried, flows, inflight: None)
+    monkeypatch.setattr(deriving, "needed_inflight", lambda *_: None)
 
 
 def retries_count(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,7 +105,7 @@ def failures_are_demand(monkeypatch: pytest.MonkeyPatch) -> None:
         return fresh_inflight(inflight, flow, reading) + (reading.failure_per_s or 0.0)
 
     monkeypatch.setattr(deriving, "fresh_inflight", more)
-    monkeypatch.setattr(deriving, "needed_inflight", lambda carried, flows, inflight: None)
+    monkeypatch.setattr(deriving, "needed_inflight", lambda *_: None)
 
 
 def missing_is_zero(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,5 +196,6 @@ def test_the_property_finds_it(
         deadline=None,
         report_multiple_bugs=False,
     )(law)
-    with pytest.raises(AssertionError):
+    # Flaky: what was found does not come again, since the plant is a state of the process.
+    with pytest.raises((AssertionError, Flaky)):
         hunt()

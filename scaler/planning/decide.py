@@ -87,6 +87,7 @@ def decide(key: ServiceKey, service: ServicePolicy, operator: OperatorPolicy, se
     ]
 
     reasons: list[Reason] = []
+    crowded = replicas_for(undiscounted(derivation.moment), service, pool)
     if demand >= replicas:
         unlimited, is_as_read = demand, False
     else:
@@ -110,7 +111,6 @@ def decide(key: ServiceKey, service: ServicePolicy, operator: OperatorPolicy, se
         reasons.append(Reason.DEMAND)
     if wanted != demand:
         reasons.append(Reason.FLOOR if wanted < demand else Reason.CEILING)
-    crowded = replicas_for(undiscounted(derivation.moment), service, pool)
     if crowded > wanted:
         reasons.append(Reason.CONTENDED)
         text = "what it would be if waiting that neighbours cause counted as own demand"
@@ -206,7 +206,7 @@ def _room(
         return Room(replicas, Reason.MISSING if now.cards == 0 else Reason.STALE)
     if unlimited <= replicas:
         return Room(unlimited, None)
-    if derivation.arrivals is None and derivation.taught:
+    if (derivation.arrivals is None or reading.inflight_growth_per_s is None) and derivation.taught:
         text = "request counters are gone: own load and neighbours' cannot be told apart, no scale-up"
         steps.append(Step("arrivals", None, "1/s", text))
         return Room(replicas, Reason.MISSING)

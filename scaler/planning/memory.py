@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from scaler.planning.cards import PoolCards, short_cards, unshared_workloads
 from scaler.planning.replicas import STARTING_S
-from scaler.planning.watermark import PoolMoment, observe
+from scaler.planning.watermark import LOST_CARD_S, PoolMoment, observe
 from scaler.policy import OperatorPolicy
 from scaler.signals.carried import Carried
 from scaler.signals.derive import OOM_EVIDENCE_S, Derivation, Moment, derive
@@ -48,7 +48,8 @@ def horizon_s(operator: OperatorPolicy) -> float:
 
     Lessons reach further back (timing.learnWindow), at the coarser steps of timing.learnEvery.
     """
-    return max(moments_window_s(operator), operator.timing.watermark_window_s) + operator.timing.tick_s
+    longest_s = max(moments_window_s(operator), operator.timing.watermark_window_s, LOST_CARD_S)
+    return longest_s + operator.timing.tick_s
 
 
 def remember(
@@ -70,6 +71,7 @@ def remember(
         past, reading = memory.workloads.get(key, NOTHING), snapshot.workloads.get(key)
         # A new revision may need more of everything: what was learnt of the old one is void.
         created_s = (reading.revision_created_s or 0.0) if reading is not None else 0.0
+        created_s = created_s if created_s <= time_s else 0.0  # a clock in the future voids nothing
         carried = past.carried.since(max(oldest_lesson_s, created_s))
         moments = past.moments[_expired(past.moments, oldest_moment_s) :]
         if reading is not None:

@@ -13,27 +13,35 @@ from scaler.signals.derive import Moment
 TOLERANCE_REPLICAS = 0.05
 
 
+# So long nothing may have been seen for a window to count as seen: what was unseen was not lower.
+LONGEST_GAP_S = 120.0
+
+
 class OwnLoad(NamedTuple):
     """What a service asks replicas for: own requests in flight, of them waiting, and own GPU time in busy cards.
 
     `present` are all fresh requests in flight, whoever slows them down: while there are any, one replica is needed.
+    `carried_floor` are the replicas that loads above all that was carried take, by the highest that was.
     """
 
     inflight: float
     queued: float
     gpu_busy: float
     present: float
+    carried_floor: float
 
 
 def own_load(moment: Moment, pool: PoolPolicy) -> OwnLoad:
     """A moment's own part. Time-slicing stretches waiting, execution and wall time alike, so one ratio serves all."""
     ratio = 1.0 if pool.contention_counts else moment.own_ratio
-    return OwnLoad(moment.inflight * ratio, moment.queued * ratio, moment.gpu_busy * ratio, moment.inflight)
+    return OwnLoad(
+        moment.inflight * ratio, moment.queued * ratio, moment.gpu_busy * ratio, moment.inflight, moment.carried_floor
+    )
 
 
 def undiscounted(moment: Moment) -> OwnLoad:
     """A moment's load with what neighbours add to it."""
-    return OwnLoad(moment.inflight, moment.queued, moment.gpu_busy, moment.inflight)
+    return OwnLoad(moment.inflight, moment.queued, moment.gpu_busy, moment.inflight, 0.0)
 
 
 def replicas_for(load: OwnLoad, service: ServicePolicy, pool: PoolPolicy) -> int:
@@ -41,7 +49,8 @@ def replicas_for(load: OwnLoad, service: ServicePolicy, pool: PoolPolicy) -> int
     not twitch at low counts. GPU time corroborates: it asks for no more replicas than there are requests in flight."""
     if load.present <= service.activation_concurrency:
         return 0
-    needed = load.inflight / (service.target_concurrency or pool.target_concurrency)
+    target = service.target_concurrency or pool.target_concurrency
+    needed = max(load.inflight / target, min(load.present / target, load.carried_floor))
     if service.target_queue is not None:
         needed = max(needed, load.queued / service.target_queue)
     if service.target_gpu_utilization is not None:
@@ -68,21 +77,22 @@ def scale_down_window(moments: Sequence[Moment], time_s: float, service: Service
     parts, so the replicas for the highest of each part bound the highest of the replicas."""
     start_s = time_s - pool.scale_down_window_s
     covered = False
-    inflight = queued = gpu_busy = present = 0.0
+    inflight = queued = gpu_busy = present = carried_floor = 0.0
+    later_s = time_s
     for moment in reversed(moments):
-        if moment.time_s <= start_s:
-            # The first moment at or before the start covers it, unless a gap lies between.
-            covered = moment.time_s == start_s or moment.time_s > start_s - pool.scale_down_window_s
-            if moment.time_s < start_s:
-                break
+        if later_s - moment.time_s > LONGEST_GAP_S:
+            break
+        later_s = moment.time_s
         load = own_load(moment, pool)
         inflight = max(inflight, load.inflight)
         queued = max(queued, load.queued)
         gpu_busy = max(gpu_busy, load.gpu_busy)
         present = max(present, load.present)
-        if covered:
+        carried_floor = max(carried_floor, load.carried_floor)
+        if moment.time_s <= start_s:
+            covered = True
             break
-    highest = OwnLoad(inflight, queued, gpu_busy, present)
+    highest = OwnLoad(inflight, queued, gpu_busy, present, carried_floor)
     return Window(bounded(replicas_for(highest, service, pool), service, pool), covered)
 
 

@@ -45,7 +45,7 @@ def load_steps(
         if others >= 0.05:  # shown to one decimal
             counted = "still counted (contentionCounts)" if pool.contention_counts else "not counted"
             text += f"; the other {others:.1f} wait on neighbours: {counted}"
-        steps.append(Step("needed-in-flight", min(derivation.needed, moment.inflight), "requests", text))
+        steps.append(Step("needed-in-flight", min(derivation.needed.inflight, moment.inflight), "requests", text))
     if share.own is not None:
         text = f"of {share.cards} cards, by {reading.gpu_busy_source}"
         if share.neighbours is not None:

@@ -19,7 +19,7 @@ from scaler.snapshot import CardKey, CardReading
 class PoolMoment(NamedTuple):
     """The free VRAM that counts for a pool at one moment; `free_bytes` is None while it cannot be seen.
 
-    `short` are the cards below the low watermark; `lost` are those that were, and have vanished since so many Unix
+    `short` are the cards below the high watermark; `lost` are those that were, and have vanished since so many Unix
     seconds: an exporter that dies beside a full card must not look like room.
     """
 
@@ -53,7 +53,11 @@ def observe(
     """
     all_cards = dict(cards)
     seen = {key: _seen(card, pool, stale_after_s) for key, card in all_cards.items()}
-    short = frozenset(key for key, room in seen.items() if room is not None and room.margin_bytes < 0)
+    was_short = before.short if before is not None else frozenset[CardKey]()
+    # A short card that cannot be seen is short still: exporters often go stale before they vanish.
+    short = frozenset(
+        key for key, room in seen.items() if (key in was_short if room is None else _is_short(all_cards[key], pool))
+    )
     lost = _lost(time_s, all_cards, before)
     counted = list(all_cards)
     if pool.watermark_of != "tightest":
@@ -82,6 +86,12 @@ class _Room(NamedTuple):
 def _seen(card: CardReading, pool: PoolPolicy, stale_after_s: float) -> _Room | None:
     free, low = free_bytes(card, stale_after_s), level_bytes(pool.low_watermark, card)
     return None if free is None or low is None else _Room(free - low, free, card.total_bytes or 0.0)
+
+
+def _is_short(card: CardReading, pool: PoolPolicy) -> bool:
+    """Below the high watermark, so that a service's own, tighter low one is mostly covered too."""
+    high = level_bytes(pool.high_watermark, card)
+    return card.free_bytes is not None and high is not None and card.free_bytes < high
 
 
 def _lost(

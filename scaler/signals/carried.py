@@ -9,6 +9,7 @@ neighbours is enough to learn from, and it does not follow the extremes of noise
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left, insort
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ LEAST_COMPLETIONS = 100
 # A lesson speaks for loads up to 5 % above its own. 100 requests a second, counted over 60 s, jitter by 1.3 % (the root
 # of 6,000 over 6,000): without a margin only the few lessons above today's chance would speak.
 MARGIN_RATIO = 0.05
+LEAST_LESSONS = 4
 # A queue that own arrivals have left behind should be gone after so long: one tick, by default.
 DRAIN_S = 15.0
 
@@ -69,27 +71,44 @@ def _carried(lessons: tuple[Lesson, ...]) -> Carried:
     for _, time_in_server_s in reversed(by_load):
         insort(at_no_less, time_in_server_s)
         quartiles.append(at_no_less[(len(at_no_less) - 1) // 4])
+    # The highest few loads speak together: one of them alone may have had a busy neighbour.
+    few = min(LEAST_LESSONS, len(quartiles))
+    quartiles[:few] = quartiles[few - 1 : few] * few
     quartiles.reverse()
     for index in range(1, len(quartiles)):
         quartiles[index] = max(quartiles[index - 1], quartiles[index])
     return Carried(lessons, tuple(load for load, _ in by_load), tuple(quartiles))
 
 
-def needed_inflight(carried: Carried, flows: Sequence[Flow], inflight: float) -> float | None:
-    """Requests in flight that the newest flow's arrivals need by what was seen; None without lessons or replicas.
+class Needed(NamedTuple):
+    """Requests in flight that arrivals need by what was seen. Above all that was carried nobody knows how long a
+    request takes: `floor_replicas` is then what the arrivals take at the highest load that was carried, else 0."""
+
+    inflight: float
+    floor_replicas: float
+
+
+def needed_inflight(carried: Carried, flows: Sequence[Flow], inflight: float, window_s: float) -> Needed | None:
+    """What the newest flow's arrivals need by what was seen; None without lessons or replicas, or with too few
+    arrivals in the last flows, each counted over `window_s`.
 
     Arrivals above the highest load ever carried queue for want of replicas, not for a neighbour. What they have left
     behind, served at that load, is to be drained as well: it counts as further arrivals for DRAIN_S, as far as so many
-    are in flight at all.
+    are in flight at all. Two standard errors of their count are no excess.
     """
     now = flows[-1]
-    if not carried.loads or now.replicas <= 0:
+    mean_per_s = sum(flow.fresh_per_s for flow in flows) / len(flows)
+    if not carried.loads or now.replicas <= 0 or mean_per_s * window_s < LEAST_COMPLETIONS:
         return None
+    highest_per_s = carried.loads[-1]
     load_per_s = now.fresh_per_s / now.replicas / (1.0 + MARGIN_RATIO)
     index = min(bisect_left(carried.loads, load_per_s), len(carried.loads) - 1)
-    highest_per_s = carried.loads[-1]
+    error_per_s = 2.0 * math.sqrt(mean_per_s / window_s)
     queue, then_s = 0.0, flows[0].time_s
     for flow in flows:
-        queue = max(0.0, queue + (flow.fresh_per_s - highest_per_s * flow.replicas) * (flow.time_s - then_s))
+        excess_per_s = flow.fresh_per_s - highest_per_s * flow.replicas - error_per_s
+        queue = max(0.0, queue + excess_per_s * (flow.time_s - then_s))
         then_s = flow.time_s
-    return (now.fresh_per_s + min(queue, inflight) / DRAIN_S) * carried.times_s[index]
+    needed = (now.fresh_per_s + min(queue, inflight) / DRAIN_S) * carried.times_s[index]
+    floor = now.fresh_per_s / highest_per_s / (1.0 + MARGIN_RATIO) if load_per_s > highest_per_s else 0.0
+    return Needed(needed, floor)

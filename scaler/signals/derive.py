@@ -8,7 +8,7 @@ from itertools import takewhile
 from typing import NamedTuple
 
 from scaler.policy import OperatorPolicy
-from scaler.signals.carried import LEAST_COMPLETIONS, Carried, Flow, Lesson, needed_inflight
+from scaler.signals.carried import LEAST_COMPLETIONS, Carried, Flow, Lesson, Needed, needed_inflight
 from scaler.signals.freshness import covers_all_pods, signals_fault
 from scaler.signals.retries import Arrivals, arrivals, fresh_inflight, oom_candidates_per_s
 from scaler.snapshot import WorkloadReading
@@ -30,6 +30,7 @@ class Moment(NamedTuple):
     Attributes:
         inflight: fresh requests in flight, the larger of the stable and the (discounted) burst reading.
         own_ratio: part of `inflight` that own arrivals need by what was seen; the rest is the neighbours' doing.
+        carried_floor: replicas that arrivals above all that was carried take at the highest load that was; else 0.
         queued: requests waiting. gpu_busy: own GPU time in busy cards.
         flow: fresh arrivals and the replicas asked for to take them.
         spec_replicas / ready_replicas: as read then.
@@ -40,6 +41,7 @@ class Moment(NamedTuple):
     time_s: float
     inflight: float
     own_ratio: float
+    carried_floor: float
     queued: float
     gpu_busy: float
     flow: Flow | None
@@ -58,7 +60,7 @@ class Derivation:
     inflight_burst: float | None
     arrivals: Arrivals | None
     oom_confirmed: bool
-    needed: float | None
+    needed: Needed | None
     taught: bool
     lesson: Lesson | None
 
@@ -91,17 +93,18 @@ def derive(
     fresh = fresh_inflight(largest, flow, reading) if flow is not None else largest
     replicas = max(reading.spec_replicas, reading.ready_replicas or 0)
     flow_now = Flow(time_s, flow.fresh_per_s, replicas) if flow is not None else None
-    needed = None
-    if flow_now is not None and carried.lessons and _completions(reading, operator) >= LEAST_COMPLETIONS:
+    needed: Needed | None = None
+    if flow_now is not None and carried.lessons and reading.inflight_growth_per_s is not None:
         recent = takewhile(lambda m: m.time_s > time_s - QUEUE_WINDOW_S, reversed(past))
         flows = [m.flow for m in recent if m.flow is not None]
-        needed = needed_inflight(carried, [*reversed(flows), flow_now], fresh)
-    own_ratio = min(1.0, needed / fresh) if needed is not None and fresh > 0.0 else 1.0
+        needed = needed_inflight(carried, [*reversed(flows), flow_now], fresh, operator.timing.stable_window_s)
+    own_ratio = min(1.0, needed.inflight / fresh) if needed is not None and fresh > 0.0 else 1.0
 
     moment = Moment(
         time_s=time_s,
         inflight=fresh,
         own_ratio=own_ratio,
+        carried_floor=needed.floor_replicas if needed is not None else 0.0,
         queued=min(reading.queued or 0.0, fresh),
         gpu_busy=reading.gpu_busy or 0.0,
         flow=flow_now,
@@ -135,7 +138,8 @@ def _lesson(time_s: float, reading: WorkloadReading, inflight: float, operator: 
         reading.ready_replicas < (reading.spec_replicas or 0)
         or (reading.failure_per_s or 0.0) >= CLEAN_FAILURE_RATIO * per_s
         or (reading.queued or 0.0) > (reading.executing or 0.0)
-        or (reading.inflight_growth_per_s or 0.0) > 2 * per_s / math.sqrt(completions)
+        or reading.inflight_growth_per_s is None
+        or reading.inflight_growth_per_s > 2 * per_s / math.sqrt(completions)
     ):
         return None
     return Lesson(time_s, per_s / reading.ready_replicas, inflight / per_s)

@@ -51,7 +51,7 @@ def signals_fault(reading: WorkloadReading, stale_after_s: float) -> Fault | Non
         return Fault(Reason.MISSING, f"own {what} requests cannot be seen")
     if reading.queued < 0 or reading.executing < 0:
         return Fault(Reason.MISSING, f"contradictory: queued {reading.queued:g}, executing {reading.executing:g}")
-    if reading.spec_replicas and not has_pods and reading.queued + reading.executing == 0:
+    if reading.spec_replicas and not reading.ready_replicas and reading.queued + reading.executing == 0:
         return Fault(Reason.WARMING, f"{reading.spec_replicas} replicas asked for, none ready, nothing in flight")
     return None
 
@@ -62,7 +62,9 @@ def covers_all_pods(reading: WorkloadReading) -> bool:
 
 
 def free_bytes(card: CardReading, stale_after_s: float) -> float | None:
-    """The card's free VRAM, or None where it is missing, too old or negative."""
+    """The card's free VRAM, or None where it is missing, too old, negative or more than there is."""
     if card.free_bytes is None or card.free_bytes < 0 or card.age_s is None or abs(card.age_s) > stale_after_s:
+        return None
+    if card.total_bytes is not None and card.free_bytes > card.total_bytes:
         return None
     return card.free_bytes
