@@ -62,11 +62,16 @@ def short_cards(cards: PoolCards, operator: OperatorPolicy) -> ShortCards:
     for pool in operator.pools:
         for _, card in cards[pool.name]:
             named.update(card.pods)
-            free, high = free_bytes(card, operator.timing.stale_after_s), level_bytes(pool.high_watermark, card)
-            if free is not None and high is not None and free < high:
+            if is_short(card, pool, operator.timing.stale_after_s):
                 short.update(card.pods)
                 any_is_short = True
     return ShortCards(short, named, any_is_short)
+
+
+def is_short(card: CardReading, pool: PoolPolicy, stale_after_s: float) -> bool:
+    """Seen to be below the high watermark. Not the low one: so a service's own, tighter low one is mostly covered."""
+    free, high = free_bytes(card, stale_after_s), level_bytes(pool.high_watermark, card)
+    return free is not None and high is not None and free < high
 
 
 def level_bytes(level: Level, card: CardReading) -> float | None:

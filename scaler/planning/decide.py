@@ -95,12 +95,7 @@ def decide(key: ServiceKey, service: ServicePolicy, operator: OperatorPolicy, se
         unlimited, is_as_read = _held_by_window(demand, replicas, window, reading, pool, steps, reasons)
     room = _room(service, pool, seen, replicas, unlimited, is_as_read, steps)
     if room.replicas is None:
-        # A freeze above what really runs would be a scale-up; without an answer the HPA holds exactly that.
-        return replace(
-            unknown(key, service, seen.time_s, steps[-1].text, Reason.STALE, replicas),
-            demand=demand,
-            steps=tuple(steps),
-        )
+        return _in_doubt(key, service, seen, replicas, demand, steps)
     granted = min(unlimited, room.replicas)
     if room.reason is not None and granted < unlimited:
         reasons.insert(0, room.reason)
@@ -131,13 +126,22 @@ def decide(key: ServiceKey, service: ServicePolicy, operator: OperatorPolicy, se
     )
 
 
+def _in_doubt(
+    key: ServiceKey, service: ServicePolicy, seen: Seen, replicas: int, demand: int | None, steps: list[Step]
+) -> Decision:
+    """The answer would be what runs, and the last step says why that is not known. A number above it would be a
+    scale-up; without an answer the HPA holds exactly what it has."""
+    answer = unknown(key, service, seen.time_s, steps[-1].text, Reason.STALE, replicas)
+    return replace(answer, demand=demand, steps=tuple(steps))
+
+
 def _without_signals(
     key: ServiceKey, service: ServicePolicy, pool: PoolPolicy, seen: Seen, replicas: int, fault: Fault | None
 ) -> Decision:
     """No replica is ready, so nothing of its own can be in flight: hold at what is asked for, zero included."""
     steps = [Step("replicas", replicas, "replicas", "spec.replicas")]
     if _told_less(replicas, replicas, service, pool, seen, steps):
-        return replace(unknown(key, service, seen.time_s, "", Reason.STALE, replicas), steps=tuple(steps))
+        return _in_doubt(key, service, seen, replicas, None, steps)
     text = fault.text if fault is not None and replicas > 0 else "no replicas, and no signal from before the service"
     steps.append(Step("granted", replicas, "replicas", f"held: {text}"))
     return Decision(

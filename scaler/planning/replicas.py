@@ -33,7 +33,9 @@ class OwnLoad(NamedTuple):
 
 def own_load(moment: Moment, pool: PoolPolicy) -> OwnLoad:
     """A moment's own part. Time-slicing stretches waiting, execution and wall time alike, so one ratio serves all."""
-    ratio = 1.0 if pool.contention_counts else moment.own_ratio
+    if pool.contention_counts:
+        return undiscounted(moment)
+    ratio = moment.own_ratio
     return OwnLoad(
         moment.inflight * ratio, moment.queued * ratio, moment.gpu_busy * ratio, moment.inflight, moment.carried_floor
     )
@@ -112,8 +114,10 @@ def least_told(
         if moment.time_s <= sampled_s - _HPA_SYNC_S:
             break
         now = bounded(replicas_for(own_load(moment, pool), service, pool), service, pool)
+        if now >= replicas or not moment.is_whole:
+            continue
         window = scale_down_window(moments[: index + 1], moment.time_s, service, pool)
-        if now < replicas and window.covered and moment.is_whole:
+        if window.covered:
             least = min(least, max(now, min(moment.spec_replicas, window.replicas)))
     return least
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from scaler.decision import PoolState
-from scaler.planning.cards import is_placeable, level_bytes
+from scaler.planning.cards import is_placeable, is_short, level_bytes
 from scaler.policy import PoolPolicy
 from scaler.quantity import Level
 from scaler.signals.freshness import free_bytes
@@ -56,7 +56,9 @@ def observe(
     was_short = before.short if before is not None else frozenset[CardKey]()
     # A short card that cannot be seen is short still: exporters often go stale before they vanish.
     short = frozenset(
-        key for key, room in seen.items() if (key in was_short if room is None else _is_short(all_cards[key], pool))
+        key
+        for key, card in all_cards.items()
+        if (key in was_short if seen[key] is None else is_short(card, pool, stale_after_s))
     )
     lost = _lost(time_s, all_cards, before)
     counted = list(all_cards)
@@ -86,12 +88,6 @@ class _Room(NamedTuple):
 def _seen(card: CardReading, pool: PoolPolicy, stale_after_s: float) -> _Room | None:
     free, low = free_bytes(card, stale_after_s), level_bytes(pool.low_watermark, card)
     return None if free is None or low is None else _Room(free - low, free, card.total_bytes or 0.0)
-
-
-def _is_short(card: CardReading, pool: PoolPolicy) -> bool:
-    """Below the high watermark, so that a service's own, tighter low one is mostly covered too."""
-    high = level_bytes(pool.high_watermark, card)
-    return card.free_bytes is not None and high is not None and card.free_bytes < high
 
 
 def _lost(

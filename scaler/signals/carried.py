@@ -20,6 +20,7 @@ LEAST_COMPLETIONS = 100
 # A lesson speaks for loads up to 5 % above its own. 100 requests a second, counted over 60 s, jitter by 1.3 % (the root
 # of 6,000 over 6,000): without a margin only the few lessons above today's chance would speak.
 MARGIN_RATIO = 0.05
+# The least of four is their lower quartile: up to three of the highest loads may have had a busy neighbour.
 LEAST_LESSONS = 4
 # A queue that own arrivals have left behind should be gone after so long: one tick, by default.
 DRAIN_S = 15.0
