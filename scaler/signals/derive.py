@@ -36,6 +36,7 @@ class Moment(NamedTuple):
         spec_replicas / ready_replicas: as read then.
         is_whole: all ready pods were seen; if not, nothing less than the replicas was told.
         on_short_card: a pod sat on a card below its pool's high watermark, where a veto that stands ends.
+        oom_confirmed: attempts failed for lack of VRAM, by evidence.
     """
 
     time_s: float
@@ -49,6 +50,7 @@ class Moment(NamedTuple):
     ready_replicas: int
     is_whole: bool
     on_short_card: bool
+    oom_confirmed: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,6 @@ class Derivation:
     inflight_stable: float
     inflight_burst: float | None
     arrivals: Arrivals | None
-    oom_confirmed: bool
     needed: Needed | None
     taught: bool
     lesson: Lesson | None
@@ -112,9 +113,10 @@ def derive(
         ready_replicas=reading.ready_replicas or 0,
         is_whole=covers_all_pods(reading),
         on_short_card=on_short_card,
+        oom_confirmed=oom_confirmed,
     )
     lesson = _lesson(time_s, reading, stable, operator)
-    return Derivation(moment, stable, burst, flow, oom_confirmed, needed, bool(carried.lessons), lesson)
+    return Derivation(moment, stable, burst, flow, needed, bool(carried.lessons), lesson)
 
 
 def _completions(reading: WorkloadReading, operator: OperatorPolicy) -> float:
