@@ -9,7 +9,6 @@ from scaler.planning.forecast import TREND_S, soonest
 from scaler.planning.memory import NOTHING, Memory
 from scaler.planning.supply import STARTING_S
 from scaler.policy import PoolPolicy
-from scaler.quantity import format_bytes
 from scaler.signals.derive import Moment
 from scaler.snapshot import CardKey, CardReading, Problem
 
@@ -34,10 +33,7 @@ def leaks(
             for past in pasts
         ):
             names = ", ".join(sorted(workload.deployment for workload in by_key[each.card].pods))
-            text = (
-                f"card {each.card.uuid}: free VRAM falls by {format_bytes(each.per_s * 60)} a minute while the "
-                f"requests of {names} do not rise: a leak? short in {each.crosses_in_s / 60:.0f} min"
-            )
+            text = f"card {each.card.uuid}: free VRAM falls steadily while the requests of {names} do not rise: a leak?"
             yield Problem("leak-suspect", text)
 
 

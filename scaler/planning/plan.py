@@ -46,7 +46,7 @@ def plan(snapshot: Snapshot, policy: FleetPolicy, memory: Memory) -> tuple[Fleet
         barriers[pool.name] = barrier = pool_barrier(past, pool)
         reason = barrier.reason if barrier is not None else None
         pools[pool.name] = state = pool_state(past[-1], watches[pool.name], reason, pool, operator.timing)
-        problems += alarms(state, time_s)
+        problems += alarms(state, pool)
 
     # What each service wants by itself: its own load, its own past.
     sits_on = hosts(snapshot.cards)

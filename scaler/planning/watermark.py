@@ -12,7 +12,7 @@ from scaler.decision import PoolState, Reason
 from scaler.planning.cards import is_placeable, is_short, level_bytes
 from scaler.planning.forecast import Falling
 from scaler.policy import PoolPolicy, Timing
-from scaler.quantity import Level, format_bytes
+from scaler.quantity import Level
 from scaler.signals.freshness import free_bytes
 from scaler.snapshot import CardKey, CardReading, Problem
 
@@ -155,16 +155,12 @@ def pool_state(now: PoolMoment, state: Watch, barrier: Reason | None, pool: Pool
     )
 
 
-def alarms(state: PoolState, time_s: float) -> list[Problem]:
+def alarms(state: PoolState, pool: PoolPolicy) -> list[Problem]:
     """A line for a veto that has stood for alarmAfter: nobody scales up, and nobody may have noticed."""
-    if not state.alarm or state.vetoed_since_s is None:
+    if not state.alarm:
         return []
-    free = "free VRAM cannot be seen"
-    if state.free_bytes is not None:
-        where = f" on card {state.card.uuid}" if state.card is not None else ""
-        free = f"{format_bytes(state.free_bytes)} free{where}"
-    text = f"pool {state.name}: no scale-up for at least {(time_s - state.vetoed_since_s) / 60:.0f} min; {free}"
-    return [Problem("veto", text)]
+    why = "free VRAM has been short" if state.free_bytes is not None else "free VRAM cannot be seen"
+    return [Problem("veto", f"pool {state.name}: no scale-up for {pool.alarm_after_s / 60:g} minutes and more: {why}")]
 
 
 def tighter(pool: PoolPolicy, wanted: Level | None, total_bytes: float) -> tuple[Level, Level]:
