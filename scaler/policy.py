@@ -314,6 +314,7 @@ _PROBLEMS = {
     "tuple_type": "not a list",
     "list_type": "not a list",
     "string_type": "not text",
+    "int_type": "not a whole number",
     "bool_type": "not true or false",
     "bool_parsing": "not true or false",
     "missing": "missing",

@@ -60,18 +60,22 @@ def behavior_partial(manifest: Manifest, _: Given) -> Iterator[Hit]:
 
 
 def tolerance(manifest: Manifest, _: Given) -> Iterator[Hit]:
-    """A direction with a tolerance other than 0. One that stands in a policy is an unknown field, and told as that."""
+    """A direction without a tolerance of 0. One that stands in a policy is an unknown field, and told as that."""
+    lacking: list[str] = []
     for direction in _DIRECTIONS:
         rules = manifest.get(dict, *BEHAVIOR, direction)
         if not rules or _is_in_a_policy(rules):
             continue
         found = rules.get("tolerance")
         if found is None:
-            what = f"{direction} has no tolerance: a cluster's 10 % swallows 10 to 11 replicas, or 20 to 18"
-            yield Hit((*BEHAVIOR, direction), what, f'{direction}:\n  tolerance: "0"')
+            lacking.append(direction)
         elif not _is_zero(found):
             what = f"{direction}.tolerance is {shown(found)}: a step within that ratio of the replicas is swallowed"
             yield Hit((*BEHAVIOR, direction, "tolerance"), what, 'tolerance: "0"')
+    if lacking:
+        what = f"no tolerance in {' and '.join(lacking)}: a step from 10 to 11 replicas, or from 20 to 18, is swallowed"
+        write = "\n".join(f'{direction}:\n  tolerance: "0"' for direction in lacking)
+        yield Hit((*BEHAVIOR, lacking[0]), what, write)
 
 
 def _is_in_a_policy(rules: dict[str, object]) -> bool:

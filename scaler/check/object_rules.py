@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
-from scaler.check.finding import Given, Hit, Owner, quoted, shown
+from scaler.check.finding import Given, Hit, Owner, dotted, quoted, shown
 from scaler.check.manifest import Manifest, Path, as_text
-from scaler.check.shape import places, shape_faults
+from scaler.check.shape import elsewhere, shape_faults
 
 _LONGEST_LABEL = 63
+_OR = "\n# or at "
 _DNS_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*", re.ASCII)
 _HPA_NAME: Path = ("spec", "advanced", "horizontalPodAutoscalerConfig", "name")
 
@@ -19,11 +21,19 @@ def unknown_field(manifest: Manifest, _: Given) -> Iterator[Hit]:
     for fault in shape_faults(manifest.value):
         if not fault.is_unknown:
             continue
-        key = str(fault.path[-1])
-        elsewhere = [] if fault.near else places(key)
-        belongs = f"; KEDA has it at {' and '.join(elsewhere)}" if elsewhere else ""
-        write = f"{fault.near}: ..." if fault.near else "\n".join(f"# at {place}" for place in elsewhere)
-        yield Hit(fault.path, f"{fault.text}{belongs}", write or "# nothing: remove the field")
+        yield unknown_key(fault.path, dotted(fault.path), fault.text, fault.near, manifest.raw(fault.path))
+
+
+def unknown_key(path: Path, name: str, text: str, near: str | None, value: Any) -> Hit:
+    """The hit for a key that is not known where it stands: what it is taken for, or where it belongs."""
+    place = elsewhere(str(path[-1])) if near is None else None
+    if place is not None:
+        return Hit(path, f"{name}: unknown key; KEDA has it at {place}", f"# at {place.replace(' or ', _OR)}")
+    if near is None:
+        return Hit(path, text, "# nothing: remove it")
+    is_scalar = isinstance(value, (str, int, float))
+    shown_value = quoted(value) if isinstance(value, str) else as_text(value)
+    return Hit(path, text, f"{near}: {shown_value}" if is_scalar else f"{near}: # and what stands below it")
 
 
 def wrong_value(manifest: Manifest, _: Given) -> Iterator[Hit]:

@@ -60,17 +60,17 @@ RULES = (
     Rule(
         "tolerance",
         _W,
-        "Within the tolerance the HPA drops the step and takes the number of pods that exist, a rolling update's "
-        "surge pods included, which is a scale-up under a veto. The field needs Kubernetes 1.34, or 1.33 with the "
-        "feature gate HPAConfigurableTolerance; older API servers drop it in silence.",
+        "Within the tolerance, 10 % where the field is absent, the HPA drops the step and takes the number of pods "
+        "that exist, a rolling update's surge pods included, which is a scale-up under a veto. The field needs "
+        "Kubernetes 1.34, or 1.33 with the feature gate HPAConfigurableTolerance; older API servers drop it unsaid.",
         hpa_rules.tolerance,
     ),
     Rule(
         "fallback",
         _E,
         "Without fresh readings the scaler gives no answer, and the HPA holds what it has. KEDA counts that as a "
-        "failure; beyond failureThreshold, after some 40 s already, a fallback puts a number in its place and starts "
-        "services from zero. With replicas 0, KEDA takes the last replica before that.",
+        "failure. Beyond failureThreshold (3 are over in some 40 s: polls and the HPA's reads both count) a fallback "
+        "puts a number in its place and starts services from zero; with replicas 0, KEDA takes the last replica.",
         hpa_rules.fallback,
     ),
     Rule(

@@ -173,10 +173,10 @@ def shape_faults(value: Any) -> Iterator[ShapeFault]:
             yield ShapeFault(fault.loc, fault.text, raw["type"] == "extra_forbidden", fault.near, fault.takes)
 
 
-def places(key: str) -> list[str]:
-    """Where else KEDA has a field of exactly that name; none for names such as `name`, which are everywhere."""
+def elsewhere(key: str) -> str | None:
+    """Where KEDA has a field of exactly that name; None for names such as `name`, which are everywhere."""
     found = [place for name, place in _PLACES if name == key]
-    return found if len(found) <= 2 else []
+    return " or ".join(found) if 1 <= len(found) <= 2 else None
 
 
 def _fields(section: type[Section], path: str) -> Iterator[tuple[str, str]]:
@@ -184,7 +184,7 @@ def _fields(section: type[Section], path: str) -> Iterator[tuple[str, str]]:
         place = f"{path}{field.alias}"
         yield str(field.alias), place
         for inner in _models(field.annotation):
-            yield from _fields(inner, f"{place}.")
+            yield from _fields(inner, f"{place}[]." if inner is TriggerShape or inner is Policy else f"{place}.")
 
 
 def _models(annotation: Any) -> list[type[Section]]:

@@ -9,13 +9,14 @@ from pydantic import ValidationError
 
 from scaler.check.finding import Given, Hit, quoted, shown
 from scaler.check.manifest import EXTERNAL_TYPES, Manifest, Trigger
-from scaler.check.shape import places
+from scaler.check.object_rules import unknown_key
 from scaler.policy import PoolPolicy, ServicePolicy, key_faults
 from scaler.quantity import Level, parse_count, parse_level
 from scaler.settings import parse_address
 
 # What other scalers call their target. Ours is always 1, and the value is the number of replicas.
 _TARGET_WORDS = ("metricname", "targetsize", "targetsizefloat", "targetvalue", "threshold", "value")
+_KNOWN_KEYS = {str(field.alias) for field in ServicePolicy.model_fields.values()}
 _DEFAULT_COOLDOWN_S = 300
 _OWN_HOSTS = ("localhost", "127.0.0.1", "::1")
 
@@ -41,17 +42,14 @@ def metadata(manifest: Manifest, given: Given) -> Iterator[Hit]:
         policy = ServicePolicy.model_validate(sent, by_alias=True, by_name=False)
     except ValidationError as error:
         for fault in key_faults(error, ServicePolicy, "metadata."):
+            path = ours.path("metadata", *map(str, fault.loc))
             key = str(fault.loc[-1]) if fault.loc else ""
-            elsewhere = [] if fault.near else places(key)
-            belongs = f"; KEDA has it at {' and '.join(elsewhere)}" if elsewhere else ""
-            write = f"{key}: # {fault.takes}" if fault.takes else "# nothing: remove the key"
-            if fault.near:
-                write = f"{fault.near}: {quoted(sent[key])}"
-            elif elsewhere:
-                write = "\n".join(f"# at {place}" for place in elsewhere)
-            elif not fault.loc:
-                write = "# minReplicas up to maxReplicas"
-            yield Hit(ours.path("metadata", *map(str, fault.loc)), f"{fault.text}{belongs}", write)
+            if not fault.loc:
+                yield Hit(path, fault.text, "# minReplicas of at most maxReplicas")
+            elif key in _KNOWN_KEYS:
+                yield Hit(path, fault.text, f"{key}: # {fault.takes}")
+            else:
+                yield unknown_key(path, f"metadata.{key}", fault.text, fault.near, sent[key])
         return
     known = [pool.name for pool in given.operator.pools]
     if policy.pool not in known:

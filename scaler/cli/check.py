@@ -57,8 +57,8 @@ def check_command(
     """
     settings = load_settings(config)
     files = all_manifests(manifests, more_manifests)
-    if not files:
-        raise click.UsageError("-f is missing: it takes the ScaledObjects to check")
+    if not files and config is None:
+        raise click.UsageError("-f is missing: it takes the ScaledObjects to check, or --config alone")
     found = read_manifests(files)
     findings = lint(found, settings, load_time_s)
     lines = {"text": lambda: as_text(findings, len(found)), "json": lambda: as_json(findings)}
