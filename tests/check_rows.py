@@ -115,6 +115,13 @@ ROWS = [
     Row("no tolerance", [(TOLERANCE, "")] * 2, ["tolerance"], at="        scaleUp:"),
     Row("no tolerance up", [(TOLERANCE, "")], ["tolerance"], at="        scaleUp:"),
     Row("tolerance 5 %", [('tolerance: "0"', 'tolerance: "0.05"')], ["tolerance"]),
+    Row(
+        "no policies in the list",
+        [(UP_POLICIES, "          policies: []\n")],
+        ["behavior-partial"],
+        at="      behavior:",
+    ),
+    Row("tolerance null", [('tolerance: "0"', "tolerance: null")], ["tolerance"], at="        scaleUp:"),
     Row("tolerance 0m", [('tolerance: "0"', "tolerance: 0m")], []),
     Row(
         "tolerance in a policy, as KEDA's own example has it",

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from click.testing import CliRunner, Result
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scaler.check.finding import Finding, Level
@@ -87,6 +87,11 @@ def test_several_findings_at_once_by_line_each_with_its_words(tmp_path: Path) ->
     assert found[1].write == "maxReplicaCount: 2"
     assert "did you mean pool?" in found[3].what
     assert found[3].write == 'pool: "x"'
+
+
+def test_a_name_leaves_room_for_the_hpas(tmp_path: Path) -> None:
+    [found] = linted(tmp_path, edited([("name: e5", f"name: {'e' * 55}")]))
+    assert "55 characters; it takes at most 54" in found.what  # 63 - len("keda-hpa-")
 
 
 def test_behavior_written_as_told_is_fine(tmp_path: Path) -> None:
@@ -280,6 +285,7 @@ VALUES = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(where=st.sampled_from(PLACES), value=VALUES)
 def test_no_value_anywhere_breaks_it(tmp_path_factory: pytest.TempPathFactory, where: Any, value: Any) -> None:
     manifest = yaml.safe_load(E5)

@@ -53,7 +53,7 @@ def behavior_partial(manifest: Manifest, _: Given) -> Iterator[Hit]:
         if rules is None:
             lacking.append(direction)
         else:
-            lacking.extend(f"{direction}.{field}" for field in _NEEDED if rules.get(field) is None)
+            lacking.extend(f"{direction}.{field}" for field in _NEEDED if rules.get(field) in (None, []))
     if lacking:
         what = f"behavior lacks {', '.join(lacking)}: KEDA rewrites the HPA at every reconcile, and defaults decide"
         yield Hit(BEHAVIOR, what, FULL_BEHAVIOR)

@@ -26,8 +26,10 @@ class Shape(Section):
 
 
 def _quantity(value: Any) -> Any:
-    if (isinstance(value, int) and not isinstance(value, bool) and value >= 0) or (
-        isinstance(value, str) and _QUANTITY.fullmatch(value)
+    if (
+        value is None
+        or (isinstance(value, int) and not isinstance(value, bool) and value >= 0)
+        or (isinstance(value, str) and _QUANTITY.fullmatch(value))
     ):
         return value
     raise ValueError("not a quantity")
@@ -48,7 +50,7 @@ class Policy(Shape):
 class ScalingRules(Shape):
     stabilization_window_seconds: int | None = Field(None, ge=0, le=3600, description="whole seconds, 0 to 3600")
     select_policy: Literal["Max", "Min", "Disabled"] | None = Field(None, description="Max, Min or Disabled")
-    policies: list[Policy] | None = Field(None, min_length=1, description="a list of at least one policy")
+    policies: list[Policy] | None = Field(None, description="a list of policies")
     tolerance: Annotated[Any, PlainValidator(_quantity)] = Field(
         "0", description='a whole number or a quantity in quotes, not negative, such as "0" or "0.05"'
     )
