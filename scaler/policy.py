@@ -62,6 +62,7 @@ Pattern = Annotated[str, AfterValidator(_pattern)]
 PoolName = Annotated[str, _name("the name of a pool", 63, "")]
 DeploymentName = Annotated[str, _name("the name of a Deployment", 253, ".")]
 WatermarkOf = Literal["tightest-placeable", "tightest", "percentile", "sum"]
+Placement = Literal["worst", "roomiest"]
 
 
 class Timing(Section):
@@ -146,6 +147,39 @@ class PoolPolicy(Section):
     slots_per_card: Count | None = Field(
         None, ge=1, le=256, description="time-slice places per card, 1 to 256; default: what the nodes advertise"
     )
+    placement: Placement = Field(
+        "worst",
+        description="where a new replica is taken to land: worst (any card with a free slot) or roomiest (a scheduler "
+        "that sees VRAM)",
+    )
+    pending_replicas: Count = Field(
+        0, ge=0, le=10_000, description="replicas granted beyond the free slots, for nodes to be added; 0 to 10000"
+    )
+    default_footprint: FreeLevel = Field(
+        Level(ratio=0.15), description="VRAM of a replica of which nothing is known, e.g. 2Gi or 15%"
+    )
+    startup_s: Seconds = Field(
+        180.0,
+        alias="startupTime",
+        ge=0,
+        le=3600,
+        description="time from a grant until its replica holds its VRAM, 0s to 1h",
+    )
+    reclaim_after_s: Seconds | None = Field(
+        None,
+        alias="reclaimAfter",
+        ge=0,
+        le=3600,
+        description="time without own demand after which a starved neighbour may have the replicas above minReplicas, "
+        "0s to 1h; default: never",
+    )
+    alarm_after_s: Seconds = Field(
+        1800.0,
+        alias="alarmAfter",
+        ge=60,
+        le=86400,
+        description="time after which a standing veto is an alarm, 1m to 24h; at most watermarkWindow",
+    )
     target_concurrency: Number = Field(
         4.0, ge=0.01, le=100_000, description="requests in flight per replica unless the trigger says, 0.01 to 100000"
     )
@@ -177,6 +211,14 @@ class OperatorPolicy(Section):
 
     timing: Timing = Timing()
     pools: tuple[PoolPolicy, ...] = Field((PoolPolicy(),), description="at least one pool, each with a name of its own")
+    settle_s: Seconds = Field(
+        90.0,
+        alias="settle",
+        ge=0,
+        le=600,
+        description="time after KEDA's first call to an instance in which nobody scales up, since another one may have "
+        "promised VRAM, 0s to 10m",
+    )
     client_retries: Count = Field(
         2, ge=0, le=10, description="most retries that a client makes of one failed request, 0 to 10"
     )
@@ -237,10 +279,12 @@ class ServicePolicy(Section):
 
 @dataclass(frozen=True, slots=True)
 class FleetPolicy:
-    """The operator's policy and all ScaledObjects that are planned for."""
+    """The operator's policy and all ScaledObjects that are planned for. Not settled: others may be asked about, and
+    may have been told of VRAM by another instance."""
 
     operator: OperatorPolicy
     services: Mapping[ServiceKey, ServicePolicy]
+    is_settled: bool = True
 
 
 def service_policy(key: ServiceKey, metadata: Mapping[str, str], operator: OperatorPolicy) -> ServicePolicy:
