@@ -149,10 +149,12 @@ def test_what_only_one_can_have(tmp_path: Path, second: str, expected: list[str]
     assert all(finding.line > E5.count("\n") and ", line 1" in finding.what for finding in found)
 
 
-def test_the_pool_and_the_load_time_are_the_operators(tmp_path: Path) -> None:
+def test_the_pool_is_the_operators(tmp_path: Path) -> None:
     path = written(tmp_path, edited([add('        lowWatermark: "15%"\n        pool: t4\n'), *TO_ZERO]))
-    config = written(tmp_path, "pools: [{name: t4, lowWatermark: 20%, highWatermark: 25%}]\n", "config.yaml")
-    result = checked("-f", path, "--config", config, "--load-time", "6m", "--format", "json")
+    config = written(
+        tmp_path, "pools: [{name: t4, lowWatermark: 20%, highWatermark: 25%, startupTime: 6m}]\n", "config.yaml"
+    )
+    result = checked("-f", path, "--config", config, "--format", "json")
     assert [json.loads(line)["id"] for line in result.output.splitlines()] == ["cooldown", "looser-than-pool"]
     assert result.exit_code == 0  # warnings alone
 
@@ -235,8 +237,6 @@ def test_what_cannot_be_read_is_one_line(tmp_path: Path, text: str, expected: st
         pytest.param(["-f", "none.yaml"], "none.yaml: No such file", id="no such file"),
         pytest.param(["-f", str(ROOT)], "Is a directory", id="a folder"),
         pytest.param(["-f", str(EXAMPLE), "--format", "xml"], "'xml' is not one of", id="no such format"),
-        pytest.param(["-f", str(EXAMPLE), "--load-time", "120"], "it takes a duration such as 2m", id="no unit"),
-        pytest.param(["-f", str(EXAMPLE), "--load-time", "25h"], "0s to 24h", id="too long"),
     ],
 )
 def test_unusable_flags_are_one_line(arguments: list[str], expected: str) -> None:

@@ -29,11 +29,10 @@ class Owner(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What a rule judges by, beside the manifest: the operator's policy, how long a model takes to load, and which
-    ScaledObject was the first to claim what only one can have."""
+    """What a rule judges by, beside the manifest: the operator's policy, and which ScaledObject was the first to claim
+    what only one can have."""
 
     operator: OperatorPolicy
-    load_time_s: float
     owners: Mapping[Owner, Manifest]
 
 

@@ -10,14 +10,10 @@ from scaler.check.object_rules import owned
 from scaler.check.rules import RULES
 from scaler.policy import OperatorPolicy
 
-DEFAULT_LOAD_TIME_S = 120.0  # from start to ready; models take minutes
 
-
-def lint(
-    manifests: Sequence[Manifest], operator: OperatorPolicy, load_time_s: float = DEFAULT_LOAD_TIME_S
-) -> list[Finding]:
-    """All findings, sorted by file and line. `load_time_s` is the time of a replica from its start to ready."""
-    given = Given(operator, load_time_s, _owners(manifests))
+def lint(manifests: Sequence[Manifest], operator: OperatorPolicy) -> list[Finding]:
+    """All findings, sorted by file and line."""
+    given = Given(operator, _owners(manifests))
     findings = [
         _finding(rule, manifest, hit)
         for manifest in manifests

@@ -1,4 +1,4 @@
-"""What KEDA's CRD (keda.sh/v1alpha1, as of 2.20) and the HPA take of a ScaledObject, as closed models.
+"""What KEDA's CRD (keda.sh/v1alpha1, August 2026) and the HPA take of a ScaledObject, as closed models.
 
 The bounds of `behavior` are the HPA's: KEDA's CRD lets them pass and the API server then refuses the HPA. An explicit
 null stands for an absent field, as the API server prunes it.

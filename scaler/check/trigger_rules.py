@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterator
 
 from pydantic import ValidationError
@@ -172,15 +173,15 @@ def push_for_nothing(manifest: Manifest, _: Given) -> Iterator[Hit]:
 
 def cooldown(manifest: Manifest, given: Given) -> Iterator[Hit]:
     """Zero sooner than a model loads."""
-    if manifest.ours is None or (manifest.min_replicas >= 1 and not manifest.has("spec", "idleReplicaCount")):
+    pool = _pool(manifest, given)
+    if pool is None or (manifest.min_replicas >= 1 and not manifest.has("spec", "idleReplicaCount")):
         return
     found = manifest.get(int, "spec", "cooldownPeriod")
     cooldown_s = _DEFAULT_COOLDOWN_S if found is None else found
-    if cooldown_s < given.load_time_s:
-        what = f"cooldownPeriod {cooldown_s} s is shorter than a model takes to load, {given.load_time_s:g} s"
-        yield Hit(
-            ("spec", "cooldownPeriod"), what, f"cooldownPeriod: {max(_DEFAULT_COOLDOWN_S, int(given.load_time_s))}"
-        )
+    if cooldown_s < pool.startup_s:
+        what = f"cooldownPeriod {cooldown_s} s is below the pool's startupTime, {pool.startup_s:g} s"
+        write = f"cooldownPeriod: {max(_DEFAULT_COOLDOWN_S, math.ceil(pool.startup_s))}"
+        yield Hit(("spec", "cooldownPeriod"), what, write)
 
 
 def _pool(manifest: Manifest, given: Given) -> PoolPolicy | None:
