@@ -303,14 +303,29 @@ def service_policy(key: ServiceKey, metadata: Mapping[str, str], operator: Opera
     return policy if policy.deployment else policy.model_copy(update={"deployment": key.name})
 
 
+class KeyFault(NamedTuple):
+    """A key that cannot be used: where it stands, one line about it, what it takes, and for an unknown key the known
+    one that is nearest."""
+
+    loc: tuple[str | int, ...]
+    text: str
+    takes: str = ""
+    near: str | None = None
+
+
 def describe(error: ValidationError, section: type[Section], prefix: str = "") -> list[str]:
     """One line a fault: the key's path, the value that was given, and what the key takes."""
-    return [_describe_one(dict(fault), section, prefix) for fault in error.errors()]
+    return [fault.text for fault in key_faults(error, section, prefix)]
 
 
-def _describe_one(fault: dict[str, Any], section: type[Section], prefix: str) -> str:
-    path, owner, takes = "", section, ""
-    for part in fault["loc"]:
+def key_faults(error: ValidationError, section: type[Section], prefix: str = "") -> list[KeyFault]:
+    """The same with its parts, for those that point at the key's line."""
+    return [_key_fault(dict(fault), section, prefix) for fault in error.errors()]
+
+
+def _key_fault(fault: dict[str, Any], section: type[Section], prefix: str) -> KeyFault:
+    loc, path, owner, takes = fault["loc"], "", section, ""
+    for part in loc:
         if isinstance(part, int):
             path += f"[{part}]"
             continue
@@ -321,7 +336,7 @@ def _describe_one(fault: dict[str, Any], section: type[Section], prefix: str) ->
                 known = [str(info.alias) for info in owner.model_fields.values()]
                 near = difflib.get_close_matches(str(part), known, n=1, cutoff=0.6)
                 meant = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(sorted(known))}"
-                return f"{prefix}{path}: unknown key; {meant}"
+                return KeyFault(loc, f"{prefix}{path}: unknown key; {meant}", near=near[0] if near else None)
             continue
         takes = field.description or ""
         owner = next((kind for kind in _sections(field.annotation)), owner)
@@ -329,8 +344,9 @@ def _describe_one(fault: dict[str, Any], section: type[Section], prefix: str) ->
     problem = _PROBLEMS.get(fault["type"]) or str(fault.get("ctx", {}).get("error", fault["msg"]))
     where = f"{prefix}{path}".rstrip(".")
     if isinstance(given, dict) and fault["type"] == "value_error":  # a rule between keys: it names them itself
-        return f"{where}: {problem}" if where else problem
-    return f"{where}: {_in_yaml(given)}: {problem}" + (f"; it takes {takes}" if takes else "")
+        return KeyFault(loc, f"{where}: {problem}" if where else problem)
+    shown = "" if fault["type"] == "missing" else f" {_in_yaml(given)}:"
+    return KeyFault(loc, f"{where}:{shown} {problem}" + (f"; it takes {takes}" if takes else ""), takes)
 
 
 # pydantic's words for these are Python's; a YAML file has mappings, lists and text.
@@ -342,8 +358,10 @@ _PROBLEMS = {
     "tuple_type": "not a list",
     "list_type": "not a list",
     "string_type": "not text",
+    "int_type": "not a whole number",
     "bool_type": "not true or false",
     "bool_parsing": "not true or false",
+    "missing": "missing",
 }
 
 
