@@ -35,7 +35,8 @@ SETTINGS = {
         "tick": "1s", "stableWindow": "8s", "burstWindow": "4s", "staleAfter": "10s", "learnEvery": "1s",
         "learnWindow": "10m", "watermarkWindow": "5m",
     },
-    "pools": [{"lowWatermark": "1536Mi", "highWatermark": "2304Mi", "releaseAfter": "3s", "scaleDownWindow": "10s"}], "settle": "0s",
+    "pools": [{"lowWatermark": "1536Mi", "highWatermark": "2304Mi", "releaseAfter": "3s", "scaleDownWindow": "10s"}],
+    "settle": "0s",
 }  # fmt: skip
 METADATA = {
     "e5": {"deployment": "e5-predictor", "targetConcurrency": "4"},
