@@ -20,7 +20,7 @@ import yaml
 from scaler.decision import Decision, FleetPlan, PoolState, Reason
 from scaler.incident import RECORDING, SCALED_OBJECTS
 from scaler.incident.timeline import clock
-from scaler.planning import barriers, memory, plan, rooms, shares, wants
+from scaler.planning import memory, plan, rooms, shares, wants
 from scaler.planning.arbitration import Arbitrated, Share, arbitrate
 from scaler.planning.supply import NO_SUPPLY
 from scaler.planning.watermark import Watch
@@ -73,7 +73,7 @@ def no_reservation() -> Iterator[Any]:
 
 
 def no_storm_breaker() -> Iterator[Any]:
-    yield patch.object(barriers, "storm", lambda *_: None)
+    yield patch.object(memory, "storm_cards", lambda *_: ())
 
 
 def no_forecast() -> Iterator[Any]:

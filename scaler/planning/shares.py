@@ -141,7 +141,7 @@ class _Outstanding:
                 f"{format_bytes(tightest)} above the watermark on the tightest of {len(open_rooms)} cards with a slot"
             )
         else:
-            text = "no free slot"
+            text = f"no free slot on {sum(room.slots == room.open_slots for room in self._rooms)} cards"
         starting = sum(each.starting for each in self._supplies.values())
         for count, what in ((starting, "still starting"), (told_others, "told to others and not seen yet")):
             if count > 0:
