@@ -8,7 +8,8 @@ decision.py   what is answered       planning/   signals + policy + memory -> pl
 explain.py    a decision as text     serving/    the plan, to KEDA (gRPC) and to people (HTTP)
 settings.py   the YAML file          replay/     recorded snapshots through the same plan
 manifests.py  ScaledObject files     incident/   the bundled recording, and how it was reconstructed
-quantity.py   text to units          cli/        wires all of it
+quantity.py   text to units          agent/      NVML on a node -> metrics that sources/ reads back
+duration.py   text to seconds        cli/        wires all of it
 """
 
 __version__ = "0.1.0"
