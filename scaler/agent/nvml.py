@@ -196,12 +196,13 @@ class Driver:
         return None
 
     def _processes(self, handle: Any) -> tuple[Process, ...] | None:
+        """By the versioned names: on an older driver pynvml's others raise an error of their own kind."""
         try:
-            compute = self._ask(pynvml.nvmlDeviceGetComputeRunningProcesses, handle)
+            compute = self._ask(pynvml.nvmlDeviceGetComputeRunningProcesses_v3, handle)
         except _Refused:
             return None
         try:
-            clients = self._ask(pynvml.nvmlDeviceGetMPSComputeRunningProcesses, handle, expected=_NO_SUCH_FUNCTION)
+            clients = self._ask(pynvml.nvmlDeviceGetMPSComputeRunningProcesses_v3, handle, expected=_NO_SUCH_FUNCTION)
         except _Refused as refused:
             if refused.code not in _NO_SUCH_FUNCTION:
                 return None
