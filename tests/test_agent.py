@@ -9,6 +9,7 @@ Every row of the table of degradations in docs/agent.md is a row here, as a diff
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,8 +19,11 @@ import pytest
 
 from scaler.agent import sampler as sampler_module
 from scaler.agent.exposition import Exposition
+from scaler.agent.ledger import CAPABILITIES
 from scaler.agent.nvml import Driver
 from scaler.agent.sampler import Sampler
+from scaler.policy import Timing
+from scaler.sources.queries import build_queries
 from tests.nvml_standin import GIB, Node, loaded, pod_uid
 
 HEALTHY = {
@@ -346,6 +350,36 @@ def test_an_old_driver_lacks_functions_and_tells_what_it_can(tmp_path: Path) -> 
         seen = published(sampler)
     assert (seen["pod_memory_held_bytes GPU-a 1"], seen["pod_busy_ratio GPU-a 1"]) == (3 * GIB, 0.4)
     assert "card_memory_reserved_bytes GPU-a" not in seen
+
+
+def exposed(node: Node) -> dict[str, set[str]]:
+    """The labels of each series that /metrics shows."""
+    families = [each for each in Exposition(sampled(node), "node-1").collect() if each.name.startswith("vram_agent_")]
+    return {sample.name: set(sample.labels) for family in families for sample in family.samples}
+
+
+def test_the_document_names_every_metric_and_capability(node: Node) -> None:
+    node.fail("nvmlDeviceGetUtilizationRates", pynvml.NVML_ERROR_UNKNOWN)
+    node.write()
+    text = (Path(__file__).parent.parent / "docs" / "agent.md").read_text(encoding="utf-8")
+    table = {cell for line in text.splitlines() for cell in re.findall(r"`(vram_agent_\w+)`", line)}
+    assert table == set(exposed(node))
+    assert all(f"`{capability}`" in text for capability in CAPABILITIES)
+
+
+def test_the_scaler_asks_for_names_and_labels_that_exist(node: Node) -> None:
+    shown = exposed(node)
+    asked = {name for query in build_queries(Timing()) for name in re.findall(r"vram_agent_\w+", query.promql)}
+    assert asked == {
+        "vram_agent_pod_processes",
+        "vram_agent_pod_memory_held_bytes",
+        "vram_agent_pod_busy_ratio",
+        "vram_agent_card_capability",
+    }
+    card = {"UUID", "GPU_I_ID"}
+    assert {name: shown[name] - card for name in asked} == {
+        name: {"capability" if "card" in name else "pod_uid"} for name in asked
+    }
 
 
 def test_the_peak_stays_when_a_pod_shrinks_or_restarts(node: Node) -> None:
