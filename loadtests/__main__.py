@@ -10,7 +10,7 @@ from collections.abc import Callable
 from rich.console import Console
 from rich.table import Table
 
-from loadtests import echo
+from loadtests import agent, echo
 from loadtests.fleet import METADATA, OPERATOR, SlowPrometheus, name
 from loadtests.keda import CALLS_PER_S, latencies_s, until_known
 from loadtests.servers import CLIENT_CORE, running, silence
@@ -75,6 +75,7 @@ MEASUREMENTS: dict[str, Callable[[], Rows]] = {
     "echo": echo.measure,
     "slow-prometheus": slow_prometheus,
     "queries": queries,
+    "agent": agent.measure,
 }
 
 
