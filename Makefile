@@ -52,7 +52,7 @@ $(VENV)/.locked: requirements-dev.lock
 	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	@touch $@
 
-$(READY): $(VENV)/.locked pyproject.toml hatch_build.py protos/externalscaler.proto
+$(READY): $(VENV)/.locked pyproject.toml hatch_build.py $(wildcard protos/*.proto)
 	@$(BIN)/python hatch_build.py
 	@$(BIN)/pip install -q --disable-pip-version-check --no-deps -e .
 	@touch $@

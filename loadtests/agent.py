@@ -11,6 +11,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import requests
@@ -26,40 +28,37 @@ def measure() -> list[tuple[str, str]]:
     """CPU seconds over seconds, after the start; memory at the end."""
     with tempfile.TemporaryDirectory() as directory:
         node = _node(Path(directory))
-        command = [
-            str(Path(sys.executable).with_name("vram-scaler")),
-            "agent",
-            "--http",
-            "127.0.0.1:0",
-            "--every",
-            f"{EVERY_S:g}s",
-        ]
-        process = subprocess.Popen(
-            [*command, "--proc", str(node.proc)],
-            env=node.environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        try:
-            assert process.stdout is not None
-            url = process.stdout.readline().split()[2]
+        with _agent(node) as (process, url), _agent(node, "--pod-resources", f"{directory}/none") as (with_grpc, _):
             series, scrape_ms = _scraped(url)
             before_s, began = _cpu_s(process.pid), time.monotonic()
             while (left_s := began + MEASURE_S - time.monotonic()) > 0:
                 time.sleep(min(SCRAPE_S, left_s))
                 series, scrape_ms = _scraped(url)
             share = (_cpu_s(process.pid) - before_s) / (time.monotonic() - began)
-            resident_mib = _resident_mib(process.pid)
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(10)
+            resident_mib, with_grpc_mib = _resident_mib(process.pid), _resident_mib(with_grpc.pid)
     what = f"node agent, {CARDS} cards, {PROCESSES} processes, every {EVERY_S:g} s"
     return [
         (f"{what} (below {MOST_SHARE:.0%} of a core)", f"{share:.2%} over {MEASURE_S:.0f} s"),
         (f"its resident memory (below {MOST_MIB:.0f} MiB)", f"{resident_mib:.1f} MiB"),
+        ("the same with --pod-resources (a socket where nobody answers)", f"{with_grpc_mib:.1f} MiB"),
         ("its exposition", f"{series} series in {scrape_ms:.0f} ms"),
     ]
+
+
+@contextmanager
+def _agent(node: Node, *more: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """The process and its address."""
+    command = [str(Path(sys.executable).with_name("vram-scaler")), "agent", "--http", "127.0.0.1:0", *more]
+    process = subprocess.Popen(
+        [*command, "--every", f"{EVERY_S:g}s", "--proc", str(node.proc)],
+        env=node.environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        yield process, process.stdout.readline().split()[2]
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(10)
 
 
 def _node(directory: Path) -> Node:

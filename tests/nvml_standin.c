@@ -5,7 +5,8 @@
 
    The file is named by NVML_STANDIN and read again whenever it changes:
      card UUID NAME TOTAL FREE RESERVED UTILIZATION MIG      MIG: -1 not supported, 0 off, 1 on
-     instance CARD GPU_INSTANCE TOTAL FREE RESERVED          a MIG device; its position is its order within the card
+     instance CARD GPU_INSTANCE TOTAL FREE RESERVED          a MIG device; its position is its order within the card,
+                                                             its UUID MIG-CARD-POSITION
      process CARD POSITION KIND PID BYTES                    POSITION -1: the card itself; KIND c or m (MPS); BYTES -1: not told
      sample CARD PID TIME SM                                 TIME in us: of the epoch, or from 0 down: before now
      fail CALL CARD CODE                                     CARD -1: any
@@ -116,7 +117,8 @@ int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **handle) {
 }
 int nvmlDeviceGetUUID(void *handle, char *text, unsigned size) {
     BEGIN(card_of(handle));
-    snprintf(text, size, "%s", cards[card_of(handle)].uuid);
+    if (position_of(handle) >= 0) snprintf(text, size, "MIG-%d-%d", card_of(handle), position_of(handle));
+    else snprintf(text, size, "%s", cards[card_of(handle)].uuid);
     return SUCCESS;
 }
 int nvmlDeviceGetName(void *handle, char *text, unsigned size) {

@@ -21,7 +21,7 @@ from scaler.agent import sampler as sampler_module
 from scaler.agent.exposition import Exposition
 from scaler.agent.ledger import CAPABILITIES
 from scaler.agent.nvml import Driver
-from scaler.agent.sampler import Sampler
+from scaler.agent.sampler import Allotment, Sampler
 from scaler.policy import Timing
 from scaler.sources.queries import build_queries
 from tests.nvml_standin import GIB, Node, loaded, pod_uid
@@ -354,7 +354,11 @@ def test_an_old_driver_lacks_functions_and_tells_what_it_can(tmp_path: Path) -> 
 
 def exposed(node: Node) -> dict[str, set[str]]:
     """The labels of each series that /metrics shows."""
-    families = [each for each in Exposition(sampled(node), "node-1").collect() if each.name.startswith("vram_agent_")]
+    sampler = Sampler(
+        Driver(), node.proc, 5.0, SimpleNamespace(places=lambda: {Allotment("GPU-b", "models", "e5-0"): 1})
+    )
+    sampler.round()
+    families = [each for each in Exposition(sampler, "node-1").collect() if each.name.startswith("vram_agent_")]
     return {sample.name: set(sample.labels) for family in families for sample in family.samples}
 
 
@@ -375,11 +379,11 @@ def test_the_scaler_asks_for_names_and_labels_that_exist(node: Node) -> None:
         "vram_agent_pod_memory_held_bytes",
         "vram_agent_pod_busy_ratio",
         "vram_agent_card_capability",
+        "vram_agent_pod_places",
     }
     card = {"UUID", "GPU_I_ID"}
-    assert {name: shown[name] - card for name in asked} == {
-        name: {"capability" if "card" in name else "pod_uid"} for name in asked
-    }
+    of_pod = {"vram_agent_card_capability": {"capability"}, "vram_agent_pod_places": {"pod_namespace", "pod_name"}}
+    assert {name: shown[name] - card for name in asked} == {name: of_pod.get(name, {"pod_uid"}) for name in asked}
 
 
 def test_the_peak_stays_when_a_pod_shrinks_or_restarts(node: Node) -> None:

@@ -79,6 +79,7 @@ RATIOS = st.one_of(st.floats(0, 1), st.just(math.nan))
 DEVICES = st.builds(
     Device,
     card=st.sampled_from([CardKey("GPU-a"), CardKey("GPU-a", "1"), CardKey("GPU-b")]),
+    device_ids=st.just(()),
     index=st.integers(0, 7),
     model=st.just("NVIDIA L4"),
     memory=st.one_of(

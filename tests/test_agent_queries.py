@@ -122,6 +122,10 @@ def fleet() -> Series:
         **dcgm("GPU-s1", "node-1", free=9000, used=13000),
         **dcgm("GPU-s2", "node-2", free=9000, used=13000),
         **agent("GPU-s1", {"u-s0": (1000, 0.05)}),
+        # The kubelet: one pod that is starting, one whose processes are on another card than it was allotted.
+        **deployment("starting", ("starting-0",), 1),
+        f"vram_agent_pod_places{labels(**AGENT, UUID='GPU-w2', pod_namespace=NAMESPACE, pod_name='starting-0')}": 2,
+        f"vram_agent_pod_places{labels(**AGENT, UUID='GPU-elsewhere', pod_namespace=NAMESPACE, pod_name='gamma-0')}": 1,
         # MIG: held by instance.
         **deployment("mig", ("mig-0",), 1),
         **info({"u-m0": "mig-0"}),
@@ -196,14 +200,19 @@ def test_gpu_busy(snapshot: Snapshot, name: str, expected: tuple[object, str | N
             id="the agent's alone, without the exporter's leftovers",
         ),
         pytest.param(("GPU-plain", ""), {"gamma": (4000, 4000)}, {"gamma": 1}, id="the agent alone; a UID of nobody"),
-        pytest.param(("GPU-elsewhere", ""), {}, {}, id="where Triton believed to be"),
+        pytest.param(("GPU-elsewhere", ""), {}, {}, id="where Triton and the kubelet believed it to be"),
         pytest.param(
             ("GPU-half", ""),
             {"delta": (6000, 6000), "eps": (700, 700)},
             {"delta": 1, "eps": 1},
             id="one pod's memory is not told: all of the card from the exporter",
         ),
-        pytest.param(("GPU-w2", ""), {"wide": (8000, 8000)}, {"wide": 1}, id="memory without a ratio"),
+        pytest.param(
+            ("GPU-w2", ""),
+            {"wide": (8000, 8000)},
+            {"wide": 1, "starting": 1},
+            id="memory without a ratio; a pod without a process, by the kubelet",
+        ),
         pytest.param(("GPU-mig", "2"), {"mig": (1234, 1234)}, {"mig": 1}, id="MIG instance"),
         pytest.param(("GPU-fresh", ""), {"fresh": (1500, 1500)}, {"fresh": 1}, id="a UID without a name"),
         pytest.param(("GPU-s2", ""), {}, {"split": 1}, id="a node without an agent"),

@@ -64,6 +64,13 @@ class Exposition(Collector):
         yield success
         # A round that is over for long says nothing of now; the time of the last success says since when.
         yield from self._cards(() if fault else report.cards)
+        places = _family(
+            "pod_places", "Places on the card that the kubelet has allotted to the pod.",
+            (*_CARD, "pod_namespace", "pod_name"),
+        )  # fmt: skip
+        for (card, namespace, pod), count in ({} if fault else report.places or {}).items():
+            places.add_metric((*card, namespace, pod), count)
+        yield places
 
     def _cards(self, cards: tuple[CardUse, ...]) -> Iterator[Metric]:
         info = _family("card_info", "1; the card's index, model and node.", (*_CARD, "gpu", "modelName", "node"))

@@ -59,6 +59,7 @@ class Device:
     """One card, or on MIG one GPU instance of it, at one moment.
 
     Attributes:
+        device_ids: UUIDs under which a device plugin allots it: its own, or on MIG those of its MIG devices.
         utilization_ratio: 0 to 1; None on MIG.
         processes: with a compute context, MPS clients included; None where they could not be listed.
         busy: by PID the part of the last sample period in which the process ran on the SMs, 0 to 1, NaN where the
@@ -66,6 +67,7 @@ class Device:
     """
 
     card: CardKey
+    device_ids: tuple[str, ...]
     index: int
     model: str
     memory: Memory | None = None
@@ -155,6 +157,7 @@ class Driver:
             utilization = None
         yield Device(
             card,
+            (uuid,),
             index,
             model,
             self._memory(handle),
@@ -169,11 +172,11 @@ class Driver:
             try:
                 handle = self._ask(pynvml.nvmlDeviceGetMigDeviceHandleByIndex, parent, position, expected=_NO_INSTANCE)
                 instance = self._ask(pynvml.nvmlDeviceGetGpuInstanceId, handle)
+                own_uuid = self._ask(pynvml.nvmlDeviceGetUUID, handle)
             except _Refused:
                 continue
-            yield Device(
-                CardKey(uuid, str(instance)), index, model, self._memory(handle), None, self._processes(handle)
-            )
+            card = CardKey(uuid, str(instance))
+            yield Device(card, (own_uuid,), index, model, self._memory(handle), None, self._processes(handle))
 
     def _is_mig(self, handle: Any) -> bool:
         try:
@@ -272,5 +275,6 @@ def _by_pid(told: list[Process]) -> tuple[Process, ...]:
 def _merged(one: Device, other: Device) -> Device:
     """Two compute instances of one GPU instance: its memory is told by both, each lists its own processes."""
     memory = min((each.memory for each in (one, other) if each.memory is not None), key=lambda m: m.free, default=None)
+    ids = (*one.device_ids, *other.device_ids)
     listed = None if one.processes is None or other.processes is None else [*one.processes, *other.processes]
-    return Device(one.card, one.index, one.model, memory, None, None if listed is None else _by_pid(listed))
+    return Device(one.card, ids, one.index, one.model, memory, None, None if listed is None else _by_pid(listed))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple, Protocol
 
 from scaler.agent.ledger import FORGET_S, CardUse, Ledger
-from scaler.agent.nvml import Driver, DriverGone
+from scaler.agent.nvml import Device, Driver, DriverGone
 from scaler.agent.owners import owner_of
 from scaler.snapshot import CardKey
 
@@ -32,6 +34,7 @@ class Report:
         last_success_s: Unix time of the last round in which the driver answered; by card in `card_success_s`.
         errors: refused calls since the start, by (call, NVML's error).
         connects: times that NVML was initialised.
+        places: by card, namespace and pod the places that the kubelet has allotted; None if it did not say.
     """
 
     ended_s: float
@@ -43,13 +46,30 @@ class Report:
     rounds: int = 0
     round_s: float | None = None
     connects: int = 0
+    places: Mapping[tuple[CardKey, str, str], int] | None = None
+
+
+class Allotment(NamedTuple):
+    """A pod and a device: the UUID of a GPU or a MIG device, as NVIDIA's device plugin names it."""
+
+    device: str
+    namespace: str
+    pod: str
+
+
+class Allotments(Protocol):
+    """The kubelet, where it is asked."""
+
+    def places(self) -> Mapping[Allotment, int] | None:
+        """Places by pod and device; several with time-slicing. None if it did not say."""
 
 
 class Sampler:
     """Asks the driver every `every_s`, and keeps the newest report for all threads."""
 
-    def __init__(self, driver: Driver, proc: Path, every_s: float) -> None:
-        self._driver, self._proc, self._every_s = driver, proc, every_s
+    def __init__(self, driver: Driver, proc: Path, every_s: float, kubelet: Allotments | None = None) -> None:
+        self._driver, self._proc, self._every_s, self._kubelet = driver, proc, every_s, kubelet
+        self._places: Mapping[tuple[CardKey, str, str], int] | None = None
         self._ledger = Ledger()
         self._stopped = threading.Event()
         self._started_s = time.monotonic()
@@ -96,6 +116,7 @@ class Sampler:
         """One round, now; also what the thread does."""
         began_s = time.monotonic()
         self._rounds += 1
+        self._places = None
         try:
             cards, self._fault = self._read(began_s), ""
         except DriverGone as gone:
@@ -114,6 +135,7 @@ class Sampler:
             self._rounds,
             ended_s - began_s,
             self._connects,
+            self._places,
         )
         return self._report
 
@@ -131,6 +153,7 @@ class Sampler:
             raise
         self._retry.reset()
         cards = self._ledger.enter(devices, lambda pid: owner_of(self._proc, pid), elapsed_s)
+        self._places = self._allotted(devices)
         self._success_s = at_s
         self._card_success_s = {
             card: then_s for card, then_s in self._card_success_s.items() if 0 <= at_s - then_s <= FORGET_S
@@ -140,6 +163,18 @@ class Sampler:
         elif self._retry_lost.is_due(began_s):
             self._disconnect()
         return cards
+
+    def _allotted(self, devices: Iterable[Device]) -> Mapping[tuple[CardKey, str, str], int] | None:
+        """Places on the cards that answer; other plugins' devices are none of these."""
+        told = self._kubelet.places() if self._kubelet is not None else None
+        if told is None:
+            return None
+        cards = {device_id: device.card for device in devices for device_id in device.device_ids}
+        places: Counter[tuple[CardKey, str, str]] = Counter()
+        for allotment, count in told.items():
+            if (card := cards.get(allotment.device)) is not None:
+                places[card, allotment.namespace, allotment.pod] += count
+        return places
 
     def _disconnect(self) -> None:
         self._driver.disconnect()

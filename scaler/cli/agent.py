@@ -43,8 +43,12 @@ def _every(_: click.Context, __: click.Parameter, value: str) -> float:
     "--proc", type=click.Path(exists=True, file_okay=False, path_type=Path), default="/proc", metavar="DIR",
     show_default=True, help="The host's /proc: PIDs are the host's.",
 )  # fmt: skip
+@click.option(
+    "--pod-resources", type=click.Path(path_type=Path), metavar="SOCKET",
+    help="The kubelet's socket, for pods without a process yet: /var/lib/kubelet/pod-resources/kubelet.sock.",
+)  # fmt: skip
 @click.option("--node", default="", envvar="NODE_NAME", metavar="NAME", help="The node's name; default: $NODE_NAME.")
-def agent_command(http: Address, every_s: float, proc: Path, node: str) -> None:
+def agent_command(http: Address, every_s: float, proc: Path, pod_resources: Path | None, node: str) -> None:
     """Asks the driver every few seconds and exposes, per card and pod, what is held and who ran.
 
     Without a driver it waits for one. Needs the host's PIDs to tell pods apart, no CUDA, and nothing from Kubernetes.
@@ -55,7 +59,12 @@ def agent_command(http: Address, every_s: float, proc: Path, node: str) -> None:
     from scaler.agent.sampler import Sampler
 
     _log_to_stderr()
-    sampler = Sampler(Driver(), proc, every_s)
+    kubelet = None
+    if pod_resources is not None:
+        from scaler.agent.kubelet import Kubelet
+
+        kubelet = Kubelet(pod_resources)
+    sampler = Sampler(Driver(), proc, every_s, kubelet)
     try:
         server = listen(http, agent_app(sampler, Exposition(sampler, node)))
     except OSError as fault:

@@ -24,6 +24,14 @@ def placement() -> str:
     return _named(_PROCESSES)
 
 
+def allotment() -> str:
+    """Some number per pod and card: where the kubelet has allotted a place, a process or not."""
+    text = "vram_agent_pod_places"
+    for label, told in (("namespace", "pod_namespace"), ("pod", "pod_name")):
+        text = f'label_replace({text}, "{label}", "$1", "{told}", "(.+)")'
+    return f"max by ({POD}, {CARD}) ({text})"
+
+
 def held_bytes() -> str:
     """Per pod and card, for cards of which the agent could read every pod's."""
     return _named(f"{_HELD} and on ({CARD}) ({_HELD_IS_WHOLE})")

@@ -58,14 +58,16 @@ def slots() -> str:
 def placement() -> str:
     """Pods per Deployment and card. Without virtual GPUs DCGM names one pod of a card; Triton names its own card.
 
-    A pod that the agent sees is where its processes are; the others may name the card that it was allotted, or the
-    first of those that it can see.
+    A pod that the agent sees is where its processes are; the others, the kubelet first, may name the card that it was
+    allotted and not the one that it runs on, or the first that it sees of several.
     """
     by_dcgm = f"group by ({POD}, {CARD}) ({unexported(newest(_FREE), 'namespace', 'pod')})"
     own_card = 'label_replace(nv_inference_count{gpu_uuid!=""}, "UUID", "$1", "gpu_uuid", "(.+)")'
     by_triton = f"group by ({POD}, {CARD}) ({own_card})"
     by_agent = agent_promql.placement()
-    pods = first_of(by_agent, f"({first_of(by_dcgm, by_triton)}) unless on ({POD}) {by_agent}")
+    pods = first_of(
+        by_agent, f"({first_of(agent_promql.allotment(), by_dcgm, by_triton)}) unless on ({POD}) {by_agent}"
+    )
     return f"count by ({SERVICE}, {CARD}) ({with_deployment(pods)})"
 
 
