@@ -1,7 +1,7 @@
 """Who was allotted which card, as the kubelet tells it: also of pods that are idle or starting and have no process yet.
 
-Optional. It needs root, since the socket is root's, and brings gRPC, which is 17 MiB. Devices of dynamic resource claims
-are not read.
+Optional. It needs root, since the socket is root's, and brings gRPC, which is 17 MiB. Devices of dynamic resource
+claims are not read.
 """
 
 from __future__ import annotations
