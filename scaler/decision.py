@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -28,11 +28,17 @@ class Reason(StrEnum):
     DEMAND = "demand"
     LOW_VRAM = "low-vram"
     NO_FIT = "no-fit"
+    FLEET_SHARE = "fleet-share"
+    OOM_STORM = "oom-storm"
+    EXHAUSTION_FORECAST = "exhaustion-forecast"
+    STALLED = "stalled"
+    DEGRADED = "degraded"
     CONTENDED = "contended"
     STALE = "stale"
     MISSING = "missing"
     WARMING = "warming"
     SCALE_DOWN_WINDOW = "scale-down-window"
+    RECLAIMED = "reclaimed"
     FLOOR = "floor"
     CEILING = "ceiling"
 
@@ -44,6 +50,46 @@ class Step(NamedTuple):
     value: float | None
     unit: str
     text: str
+
+
+StepMaker = Step | Callable[[], Iterable[Step]]
+
+
+class Steps(Sequence[Step]):
+    """The steps of a decision, put in words when somebody reads them. Most are never read: of 1,000 decisions a tick,
+    KEDA asks for the numbers alone."""
+
+    __slots__ = ("_made", "_makers")
+
+    def __init__(self, makers: Iterable[StepMaker]) -> None:
+        self._makers: Iterable[StepMaker] = makers
+        self._made: tuple[Step, ...] | None = None
+
+    def _all(self) -> tuple[Step, ...]:
+        if self._made is None:
+            made: list[Step] = []
+            for maker in self._makers:
+                if isinstance(maker, Step):
+                    made.append(maker)
+                else:
+                    made.extend(maker())
+            self._made, self._makers = tuple(made), ()
+        return self._made
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._all()[index]
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+    def __repr__(self) -> str:
+        return repr(self._all())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, (Steps, tuple)) and self._all() == tuple(other)
+
+    def __hash__(self) -> int:
+        return hash(self._all())
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +105,7 @@ class Decision:
     active: bool
     verdict: Verdict
     reasons: tuple[Reason, ...]
-    steps: tuple[Step, ...]
+    steps: Sequence[Step]
 
     def as_json(self) -> dict[str, Any]:
         """The contract's JSON object (`docs/decisions.md`)."""
@@ -83,7 +129,8 @@ class PoolState:
     """One pool's VRAM at the plan's moment.
 
     `free_bytes` and `low_bytes` are those of the tightest card (or of the percentile or sum that the policy names);
-    both are None while the VRAM cannot be seen, and then `vetoed` is True.
+    both are None while the VRAM cannot be seen, and then `vetoed` is True. `barrier` bars the pool from scaling up
+    besides its watermark: oom-storm or exhaustion-forecast. `alarm`: the veto has stood for alarmAfter.
     """
 
     name: str
@@ -94,6 +141,8 @@ class PoolState:
     vetoed: bool
     vetoed_since_s: float | None
     cards: int
+    barrier: Reason | None = None
+    alarm: bool = False
 
 
 @dataclass(frozen=True, slots=True)

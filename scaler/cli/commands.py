@@ -10,11 +10,12 @@ from scaler import __version__
 from scaler.cli.faults import OneLineGroup
 
 EPILOG = (
-    "Exit status: 0 fine, 1 replay found what --fail-on names, 2 unusable input (one line says which), "
-    "70 a fault of vram-scaler itself (one line says which), 130 interrupted, 141 nobody reads the output any more."
+    "Exit status: 0 fine, 1 replay found what --fail-on names, or check an error, 2 unusable input (one line says "
+    "which), 70 a fault of vram-scaler itself (one line says which), 130 interrupted, 141 nobody reads the output "
+    "any more."
 )
 # Each in scaler/cli/NAME.py as NAME_command.
-COMMANDS = ("serve", "replay", "record", "explain", "agent")
+COMMANDS = ("serve", "replay", "record", "check", "explain", "agent")
 
 
 class CommandsOnDemand(OneLineGroup):
