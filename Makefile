@@ -31,9 +31,10 @@ picture: $(READY) ## redraw the README's picture from the bundled recording
 	@$(BIN)/pip install -q --disable-pip-version-check matplotlib
 	@$(BIN)/python docs/picture.py
 
-debian: ## the Debian programs that tests and measurements start: Prometheus, h2load
-	@command -v prometheus >/dev/null && command -v h2load >/dev/null || \
-	  { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq --no-install-recommends prometheus nghttp2-client; }
+debian: ## the Debian programs that tests and measurements start: Prometheus, h2load, gcc
+	@command -v prometheus >/dev/null && command -v h2load >/dev/null && command -v gcc >/dev/null || \
+	  { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq --no-install-recommends \
+	    prometheus nghttp2-client gcc libc6-dev; }
 
 lock: ## refresh requirements-dev.lock from pyproject.toml (hashes, no addresses)
 	@$(PYTHON) -m venv $(VENV)/lock && $(VENV)/lock/bin/pip install -q uv
@@ -51,7 +52,7 @@ $(VENV)/.locked: requirements-dev.lock
 	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	@touch $@
 
-$(READY): $(VENV)/.locked pyproject.toml hatch_build.py protos/externalscaler.proto
+$(READY): $(VENV)/.locked pyproject.toml hatch_build.py $(wildcard protos/*.proto)
 	@$(BIN)/python hatch_build.py
 	@$(BIN)/pip install -q --disable-pip-version-check --no-deps -e .
 	@touch $@

@@ -1,4 +1,4 @@
-"""Generates the typed gRPC stubs of KEDA's protocol into scaler/_pb/, at build time and by `make proto`."""
+"""Generates the typed gRPC stubs of protos/ into scaler/_pb/, at build time and by `make proto`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
 def generate_stubs(root: Path) -> None:
-    """Writes externalscaler_pb2{,_grpc}.{py,pyi}; raises RuntimeError with protoc's exit status where it fails."""
+    """Writes NAME_pb2{,_grpc}.{py,pyi} of each; raises RuntimeError with protoc's exit status where it fails."""
     from grpc_tools import protoc
 
     # Under build isolation protoc-gen-mypy lies beside the interpreter, which is not on PATH there.
@@ -22,9 +22,10 @@ def generate_stubs(root: Path) -> None:
     (target / "__init__.py").touch()
     arguments = [f"-Iscaler/_pb={root / 'protos'}"]
     arguments += [f"--{plugin}_out={root}" for plugin in ("python", "grpc_python", "mypy", "mypy_grpc")]
-    status = protoc.main(["protoc", *arguments, "scaler/_pb/externalscaler.proto"])
+    names = sorted(path.name for path in (root / "protos").glob("*.proto"))
+    status = protoc.main(["protoc", *arguments, *(f"scaler/_pb/{name}" for name in names)])
     if status != 0:
-        raise RuntimeError(f"protoc failed on protos/externalscaler.proto with exit status {status}")
+        raise RuntimeError(f"protoc failed on protos/ ({', '.join(names)}) with exit status {status}")
 
 
 class StubsHook(BuildHookInterface[Any]):

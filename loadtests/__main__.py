@@ -10,7 +10,7 @@ from collections.abc import Callable
 from rich.console import Console
 from rich.table import Table
 
-from loadtests import echo, plan
+from loadtests import agent, echo, plan
 from loadtests.fleet import METADATA, OPERATOR, SlowPrometheus, name
 from loadtests.keda import CALLS_PER_S, latencies_s, until_known
 from loadtests.servers import CLIENT_CORE, running, silence
@@ -76,6 +76,7 @@ MEASUREMENTS: dict[str, Callable[[], Rows]] = {
     "slow-prometheus": slow_prometheus,
     "queries": queries,
     "plan": plan.measure,
+    "agent": agent.measure,
 }
 
 

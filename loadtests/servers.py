@@ -23,8 +23,8 @@ from grpc import aio
 from loadtests.fleet import OPERATOR, SlowPrometheus, StaticSource
 from scaler._pb.externalscaler_pb2 import GetMetricsRequest, GetMetricsResponse, MetricValue
 from scaler._pb.externalscaler_pb2_grpc import ExternalScalerServicer, add_ExternalScalerServicer_to_server
+from scaler.address import Address
 from scaler.serving.server import serve
-from scaler.settings import Address
 from scaler.sources.prometheus import PrometheusSettings, PrometheusSource
 from tests.fake_prometheus import FakePrometheus
 

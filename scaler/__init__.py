@@ -9,7 +9,8 @@ explain.py    a decision as text     serving/    the plan, to KEDA (gRPC) and to
 settings.py   the YAML file          replay/     recorded snapshots through the same plan
 manifests.py  ScaledObject files     check/      ScaledObject files -> what in them would defeat the scaler
 quantity.py   text to units          incident/   the bundled recording, and how it was reconstructed
-                                     cli/        wires all of it
+duration.py   text to seconds        agent/      NVML on a node -> metrics that sources/ reads back
+address.py    text to HOST:PORT      cli/        wires all of it
 """
 
 __version__ = "0.1.0"

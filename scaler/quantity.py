@@ -1,4 +1,4 @@
-"""Text to numbers with units: Kubernetes quantities, durations, watermarks. ASCII only, nothing guessed.
+"""Text to numbers with units: Kubernetes quantities, watermarks, types of settings. ASCII only, nothing guessed.
 
 `kubernetes.utils.quantity` weighs 162 MB and accepts NaN, "1_000" and full-width digits; pydantic's ByteSize rejects
 "1Gi" and reads "100m" as 100 MB where Kubernetes means 0.1. Hence these few lines, tested against lightkube's parser.
@@ -13,9 +13,10 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
+from scaler.duration import parse_duration
+
 _NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?", re.ASCII)
 _QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)([numkMGTPE]|[KMGTPE]i|[eE][+-]?[0-9]{1,2})?", re.ASCII)
-_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)", re.ASCII)
 _SCALE = {
     "n": "1e-9",
     "u": "1e-6",
@@ -29,7 +30,6 @@ _SCALE = {
     "E": "1e18",
 }
 _SCALE |= {f"{prefix}i": str(1024**power) for power, prefix in enumerate("KMGTPE", start=1)}
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 MIB = 1024**2
 GIB = 1024**3
 
@@ -64,15 +64,6 @@ def parse_bytes(value: Any) -> int:
     if amount >= 2**63:
         raise ValueError("more bytes than 63 bits hold")
     return int(amount.to_integral_value(rounding="ROUND_CEILING"))
-
-
-def parse_duration(value: Any) -> float:
-    """A duration in seconds: "15s", "1m30s", "5m", "24h"; a bare number is refused because its unit is a guess."""
-    if isinstance(value, str) and 0 < len(value) <= 32:
-        parts = list(_DURATION.finditer(value))
-        if parts and "".join(part.group(0) for part in parts) == value:
-            return sum(float(part.group(1)) * _SECONDS[part.group(2)] for part in parts)
-    raise ValueError("not a duration such as 15s, 1m30s or 24h")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-GpuBusySource = Literal["exporter-per-process", "triton-wall-time", "vllm-running"]
+GpuBusySource = Literal["agent", "exporter-per-process", "triton-wall-time", "vllm-running"]
 
 
 class WorkloadKey(NamedTuple):
@@ -59,7 +59,8 @@ class WorkloadReading:
             candidates are Triton's reason="BACKEND" and vLLM's finished_reason="error", a part of failure_per_s.
         success_time_s: mean time that a successful request spent in the server, its queue included.
         gpu_busy: GPU time that the workload's pods used, in busy cards (0.5 = half of one card), by gpu_busy_source:
-            per process it is exact; Triton's wall time contains neighbours' slices and is an upper bound.
+            by the agent, and per process, it is exact; Triton's wall time contains neighbours' slices and is an upper
+            bound.
         gpu_memory_utilization: vLLM's setting of that name, above 0 to 1: the part of a card's total that a replica
             takes on each of its cards, and that must be free when it starts; the largest where pods differ.
         revision_created_s: creation time (Unix) of the newest ReplicaSet; what was learnt of an older one is void.
@@ -98,10 +99,10 @@ class CardReading:
         utilization_ratio: 0 to 1, the whole card's, neighbours included.
         age_s: age of the sample behind free_bytes.
         slots: time-slice places, from the node's allocatable GPUs over its cards; None = not known.
-        pods: pods per Deployment on this card, as far as an exporter or Triton's gpu_uuid names them.
-        held: VRAM per Deployment on this card, from the exporter's series per pod where they can be trusted (see
-            `card_promql.held`). A Deployment without an entry holds what is not known, never nothing; without any
-            entry nothing is known of the whole card.
+        pods: pods per Deployment on this card, as far as the agent, an exporter or Triton's gpu_uuid names them.
+        held: VRAM per Deployment on this card, from the agent, else from the exporter's series per pod where they can
+            be trusted (see `card_promql.held`). A Deployment without an entry holds what is not known, never nothing;
+            without any entry nothing is known of the whole card.
     """
 
     free_bytes: float | None

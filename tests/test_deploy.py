@@ -15,7 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from scaler import __version__
-from scaler.cli.commands import cli
+from scaler.cli.serve import serve_command
 from scaler.incident import SCALED_OBJECTS
 from scaler.manifests import read_services
 from scaler.policy import OperatorPolicy, ServiceKey, ServicePolicy
@@ -119,7 +119,7 @@ def test_the_configuration_is_where_the_command_looks_for_it() -> None:
     assert command is not None
     assert CONTAINER["args"] == yaml.safe_load(command[1]) == ["serve", "--config", path]
     assert re.search(r'^ENTRYPOINT \["vram-scaler"\]$', DOCKERFILE, re.MULTILINE)
-    context = cli.commands["serve"].make_context("serve", CONTAINER["args"][1:])  # the flags exist
+    context = serve_command.make_context("serve", CONTAINER["args"][1:])  # the flags exist
     assert context.params["config"] == path
 
 

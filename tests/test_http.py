@@ -22,11 +22,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from scaler._pb.externalscaler_pb2 import GetMetricSpecResponse
 from scaler._pb.externalscaler_pb2_grpc import ExternalScalerStub
+from scaler.address import Address
 from scaler.decision import FleetPlan, PoolState, Reason, Step, Verdict
 from scaler.policy import OperatorPolicy, ServiceKey
 from scaler.serving.garbage import QuietCollector
 from scaler.serving.server import SERVICE_NAME, CannotListen, Service, running, serve
-from scaler.settings import Address
 from scaler.snapshot import CardKey
 from tests.fleet import START_S, card, key, reading, snapshot
 from tests.serving import METADATA, OUTAGE, FakeSource, ManualClock, decision, fleet_plan, ref, unknown, until

@@ -13,12 +13,12 @@ from grpc import aio
 
 from scaler._pb.externalscaler_pb2 import GetMetricsRequest, ScaledObjectRef
 from scaler._pb.externalscaler_pb2_grpc import ExternalScalerStub
+from scaler.address import Address
 from scaler.decision import FleetPlan, Verdict
 from scaler.planning.memory import Memory
 from scaler.planning.plan import plan
 from scaler.policy import METRIC_NAME, FleetPolicy
 from scaler.serving.server import Service, running
-from scaler.settings import Address
 from scaler.snapshot import Snapshot
 from tests.fleet import OPERATOR, START_S, TICK_S, card, key, policy, reading, snapshot
 from tests.hpa import DEFAULT_BEHAVIOR, EXAMPLE_BEHAVIOR, SYNC_S, Behavior, Hpa

@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lightkube.utils.quantity import parse_quantity
 
+from scaler.duration import parse_duration
 from scaler.quantity import (
     GIB,
     Level,
     format_bytes,
     parse_bytes,
     parse_count,
-    parse_duration,
     parse_level,
     parse_number,
 )

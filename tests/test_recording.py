@@ -68,7 +68,7 @@ readings = st.builds(
     **dict.fromkeys(("replicas_age_s", "queued", "executing", "success_time_s", "revision_created_s"), numbers),
     inflight_growth_per_s=numbers,
     gpu_memory_utilization=numbers,
-    gpu_busy_source=st.sampled_from([None, "exporter-per-process", "triton-wall-time", "vllm-running"]),
+    gpu_busy_source=st.sampled_from([None, "agent", "exporter-per-process", "triton-wall-time", "vllm-running"]),
 )
 shown = st.builds(
     CardReading,

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
+from scaler.address import Address, parse_address
 from scaler.policy import BadPolicy, Section
 from scaler.quantity import Level
-from scaler.settings import Address, Settings, load_settings, parse_address
+from scaler.settings import Settings, load_settings
 from scaler.sources.prometheus import BasicAuth, PrometheusSettings
 
 REFERENCE = Path(__file__).parent.parent / "deploy" / "base" / "vram-scaler.yaml"

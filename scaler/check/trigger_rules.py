@@ -8,12 +8,12 @@ from collections.abc import Iterator
 
 from pydantic import ValidationError
 
+from scaler.address import parse_address
 from scaler.check.finding import Given, Hit, quoted, shown
 from scaler.check.manifest import EXTERNAL_TYPES, Manifest, Trigger
 from scaler.check.object_rules import unknown_key
 from scaler.policy import PoolPolicy, ServicePolicy, key_faults
 from scaler.quantity import Level, parse_count, parse_level
-from scaler.settings import parse_address
 
 # What other scalers call their target. Ours is always 1, and the value is the number of replicas.
 _TARGET_WORDS = ("metricname", "targetsize", "targetsizefloat", "targetvalue", "threshold", "value")

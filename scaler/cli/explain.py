@@ -11,10 +11,11 @@ from urllib.request import ProxyHandler, build_opener
 
 import click
 
+from scaler.address import Address
 from scaler.cli.faults import Unusable
 from scaler.cli.options import address as address_callback
 from scaler.explain import explain
-from scaler.settings import Address, Settings
+from scaler.settings import Settings
 
 TIMEOUT_S = 5.0
 MOST_BYTES = 1024**2  # a decision is some 3 kB

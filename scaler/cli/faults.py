@@ -9,8 +9,6 @@ from typing import Any, NoReturn
 import click
 
 from scaler.cli.statuses import INTERRUPTED, NO_READER, UNUSABLE
-from scaler.policy import BadPolicy
-from scaler.sources.source import SourceUnavailable
 
 
 class Unusable(click.ClickException):
@@ -32,7 +30,7 @@ class OneLineGroup(click.Group):
             _end(f"{command}: {error.format_message()}")
         except click.ClickException as error:
             _end(error.format_message())
-        except (BadPolicy, SourceUnavailable) as error:
+        except _refusals() as error:
             _end(str(error))
         except click.Abort:
             sys.exit(INTERRUPTED)
@@ -54,6 +52,14 @@ class OneLineGroup(click.Group):
 def warn(text: str) -> None:
     """One line on standard error that changes nothing about the outcome."""
     click.echo(f"warning: {_flat(text)}", err=True)
+
+
+def _refusals() -> tuple[type[Exception], ...]:
+    """What the layers below refuse input with. Asked for only once something was raised: it brings in pydantic."""
+    from scaler.policy import BadPolicy
+    from scaler.sources.source import SourceUnavailable
+
+    return BadPolicy, SourceUnavailable
 
 
 def _end(text: str) -> NoReturn:

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 import click
 
-from scaler.quantity import parse_duration
-from scaler.settings import Address, parse_address
+from scaler.address import Address, parse_address
+from scaler.duration import parse_duration
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 

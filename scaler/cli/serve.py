@@ -12,6 +12,7 @@ import click
 import structlog
 
 from scaler import __version__
+from scaler.address import Address
 from scaler.cli.faults import Unusable
 from scaler.cli.feed import only_one_source, open_prometheus, open_recording, services_of
 from scaler.cli.options import (
@@ -27,7 +28,7 @@ from scaler.manifests import Services
 from scaler.policy import METRIC_NAME
 from scaler.serving import server
 from scaler.serving.clock import Clock, Playback
-from scaler.settings import Address, load_settings
+from scaler.settings import load_settings
 from scaler.sources.checked_session import one_line
 from scaler.sources.source import Source
 

@@ -19,6 +19,7 @@ from grpc_reflection.v1alpha import reflection
 
 from scaler._pb import externalscaler_pb2
 from scaler._pb.externalscaler_pb2_grpc import add_ExternalScalerServicer_to_server
+from scaler.address import Address
 from scaler.planning.plan import plan
 from scaler.policy import OperatorPolicy, ServiceKey, ServicePolicy
 from scaler.serving.board import Board
@@ -29,7 +30,6 @@ from scaler.serving.registry import Registry
 from scaler.serving.servicer import Servicer
 from scaler.serving.status import status_app
 from scaler.serving.telemetry import Telemetry
-from scaler.settings import Address
 from scaler.sources.prometheus import PrometheusSource
 from scaler.sources.source import Source
 

@@ -1,10 +1,14 @@
-"""The PromQL of a card's signals: the DCGM exporter with either spelling of Hostname, honorLabels on or off, MIG."""
+"""The PromQL of a card's signals: the DCGM exporter with either spelling of Hostname, honorLabels on or off, MIG.
+
+Whose VRAM and whose place it is, the node agent says first.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from scaler.policy import Timing
+from scaler.sources import agent_promql
 from scaler.sources.promql import CARD, POD, SERVICE, duration, first_of, newest, unexported, with_deployment
 from scaler.sources.workload_promql import utilization_window_s
 
@@ -52,27 +56,37 @@ def slots() -> str:
 
 
 def placement() -> str:
-    """Pods per Deployment and card. Without virtual GPUs DCGM names one pod of a card; Triton names its own card."""
+    """Pods per Deployment and card. Without virtual GPUs DCGM names one pod of a card; Triton names its own card.
+
+    A pod that the agent sees is where its processes are; the others, the kubelet first, may name the card that it was
+    allotted and not the one that it runs on, or the first that it sees of several.
+    """
     by_dcgm = f"group by ({POD}, {CARD}) ({unexported(newest(_FREE), 'namespace', 'pod')})"
     own_card = 'label_replace(nv_inference_count{gpu_uuid!=""}, "UUID", "$1", "gpu_uuid", "(.+)")'
     by_triton = f"group by ({POD}, {CARD}) ({own_card})"
-    return f"count by ({SERVICE}, {CARD}) ({with_deployment(first_of(by_dcgm, by_triton))})"
+    by_agent = agent_promql.placement()
+    pods = first_of(
+        by_agent, f"({first_of(agent_promql.allotment(), by_dcgm, by_triton)}) unless on ({POD}) {by_agent}"
+    )
+    return f"count by ({SERVICE}, {CARD}) ({with_deployment(pods)})"
 
 
 def held() -> Mapping[str, str]:
     """Per Deployment and card, in bytes: what its pods hold together, and what the largest of them holds.
 
-    Believed of a card only where the same scrape shows the device by itself (else each pod's series repeats the
-    device's value), every virtual GPU's series names its pod's UID, and the pods' sum is not 0 while the device is in
-    use (without hostPID or pod UIDs each pod's value is 0).
+    By the agent, card by card; else by the exporter. That one is believed of a card only where the same scrape shows
+    the device by itself (else each pod's series repeats the device's value), every virtual GPU's series names its pod's
+    UID, and the pods' sum is not 0 while the device is in use (without hostPID or pod UIDs each pod's value is 0).
     """
     pod, device, nameless = (_USED + of for of in ('{pod_uid!=""}', '{vgpu="",pod_uid=""}', '{vgpu!="",pod_uid=""}'))
     with_device = f"{pod} and timestamp({pod}) == on ({CARD}) group_left () max by ({CARD}) (timestamp({device}))"
     # max: a pod that holds two places on a card has two series of the same value.
     per_card = f"max by ({POD}, {CARD}) ({unexported(f'({with_device})', 'namespace', 'pod')})"
     zeros_while_in_use = f"(max by ({CARD}) ({device}) > 0 unless on ({CARD}) sum by ({CARD}) ({pod}) > 0)"
-    pods = with_deployment(f"{per_card} unless on ({CARD}) {nameless} unless on ({CARD}) {zeros_while_in_use}")
+    by_exporter = f"{per_card} * {_MIB} unless on ({CARD}) {nameless} unless on ({CARD}) {zeros_while_in_use}"
+    by_agent = agent_promql.held_bytes()
+    pods = with_deployment(first_of(by_agent, f"{by_exporter} unless on ({CARD}) {by_agent}"))
     return {
-        "held_total_bytes": f"sum by ({SERVICE}, {CARD}) ({pods}) * {_MIB}",
-        "held_largest_bytes": f"max by ({SERVICE}, {CARD}) ({pods}) * {_MIB}",
+        "held_total_bytes": f"sum by ({SERVICE}, {CARD}) ({pods})",
+        "held_largest_bytes": f"max by ({SERVICE}, {CARD}) ({pods})",
     }

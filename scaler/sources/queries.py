@@ -50,7 +50,7 @@ class QueryOverrides(Section):
     gpu_busy: PromQL | None = Field(
         None,
         description=_OF_SERVICE
-        + "busy cards, 0.5 is half of one; a label source=exporter-per-process says it is exact",
+        + "busy cards, 0.5 is half of one; a label source=agent or exporter-per-process says it is exact",
     )
     gpu_memory_utilization: PromQL | None = Field(
         None, description=_OF_SERVICE + "part of a card's VRAM that a vLLM replica takes, above 0 to 1"

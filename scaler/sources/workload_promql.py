@@ -1,4 +1,4 @@
-"""The PromQL of a workload's signals: kube-state-metrics, Triton (any version), vLLM (any version), DCGM per process.
+"""The PromQL of a workload's signals: kube-state-metrics, Triton and vLLM (any version), GPU time per process.
 
 Metric names and their traps are those of Triton 23.x to 26.07, vLLM 0.6 to 0.33, kube-state-metrics 2.x and the DCGM
 exporter 3.x to 4.8.3.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from scaler.policy import Timing
+from scaler.sources import agent_promql
 from scaler.sources.promql import (
     CARD,
     POD,
@@ -122,6 +123,7 @@ def success_time_s(window: str) -> str:
 def gpu_busy(timing: Timing) -> str:
     """Per Deployment and source; a source that sees fewer pods than are scraped is left out."""
     sources = {
+        "agent": agent_promql.busy(duration(timing.stable_window_s)),
         "exporter-per-process": _busy_by_exporter(duration(utilization_window_s(timing))),
         "triton-wall-time": _busy_by_triton(duration(timing.stable_window_s)),
         "vllm-running": _busy_by_vllm(timing.stable_window_s),
