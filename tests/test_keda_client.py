@@ -21,7 +21,7 @@ from scaler.serving.server import Service, running
 from scaler.settings import Address
 from scaler.snapshot import Snapshot
 from tests.fleet import START_S, TICK_S, card, key, policy, reading, snapshot
-from tests.hpa import DEFAULT_BEHAVIOR, EXAMPLE_BEHAVIOR, SYNC_S, Behavior, Hpa
+from scaler.simulate.hpa import DEFAULT_BEHAVIOR, EXAMPLE_BEHAVIOR, SYNC_S, Behavior, Hpa
 from tests.serving import METADATA, OUTAGE, FakeSource, ManualClock, decision, fleet_plan, unknown, until
 
 if TYPE_CHECKING:

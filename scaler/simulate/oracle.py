@@ -1,0 +1,85 @@
+"""The bound: it knows what the fresh load needs and where the scheduler will put the next pod."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+
+from scaler.simulate.autoscaler import HOLD, Answer, Estimate, Truth
+from scaler.simulate.deployment import Deployment
+from scaler.simulate.fleet import CONTEXT_BYTES, Card, Pod
+from scaler.simulate.hpa import EXAMPLE_BEHAVIOR, Behavior
+from scaler.simulate.metric_path import Seen
+from scaler.simulate.scenario import NAMESPACE, ScenarioService
+from scaler.snapshot import WorkloadKey
+
+WINDOW_S = 300.0  # down only when the need was lower so long, as the policies do that serve
+
+
+class Oracle:
+    """Grants what the fresh load needs, for as long as the card on which the next pod will land keeps its watermark
+    with everything on it grown as far as its like has been seen to grow."""
+
+    behavior: Behavior | None = EXAMPLE_BEHAVIOR
+
+    def __init__(self) -> None:
+        self._granted: dict[WorkloadKey, int] = {}
+        self._needs: dict[WorkloadKey, deque[tuple[float, int]]] = {}
+        self._highest: dict[WorkloadKey, float] = {}
+
+    def look(self, seen: Seen, truth: Truth) -> None:
+        for pod in truth.fleet.pods():
+            grown = pod.arena.held_bytes
+            self._highest[pod.workload] = max(self._highest.get(pod.workload, 0.0), grown)
+        landed: dict[Card, list[float]] = {}
+        for key, deployment in sorted(truth.deployments.items()):
+            need = self._need(key, deployment, truth.at_s)
+            replicas = deployment.hpa.replicas
+            granted = min(need, replicas)
+            # What was granted before and is not there yet lands first.
+            for _ in range(replicas - len(deployment.living())):
+                self._land(truth, deployment, landed)
+            while granted < need and self._land(truth, deployment, landed):
+                granted += 1
+            self._granted[key] = granted
+
+    def _need(self, key: WorkloadKey, deployment: Deployment, at_s: float) -> int:
+        """The most of the last five minutes: it knows the present, not the future."""
+        past = self._needs.setdefault(key, deque())
+        past.append((at_s, deployment.needed(at_s)))
+        while past[0][0] <= at_s - WINDOW_S:
+            past.popleft()
+        return max(need for _, need in past)
+
+    def _land(self, truth: Truth, deployment: Deployment, landed: dict[Card, list[float]]) -> bool:
+        """Whether the next pod may land where it will; if so it is counted there."""
+        card = truth.fleet.next_card(taken={each: len(pods) for each, pods in landed.items()})
+        if card is None:
+            return False
+        full = self._full(deployment, card)
+        grown = sum(self._grown(pod) for pod in card.pods) + sum(landed.get(card, []))
+        if card.usable_bytes - grown - full < truth.low_bytes:
+            return False
+        landed.setdefault(card, []).append(full)
+        return True
+
+    def _full(self, deployment: Deployment, card: Card) -> float:
+        service, shape = deployment.service, deployment.service.arena
+        if shape.kind == "fixed":
+            return max(CONTEXT_BYTES + service.weights, shape.share * card.total_bytes)
+        return CONTEXT_BYTES + service.weights + max(self._highest.get(deployment.workload, 0.0), float(shape.base + shape.per_row))
+
+    def _grown(self, pod: Pod) -> float:
+        return max(pod.full_bytes, pod.resident_bytes) + max(
+            pod.arena.held_bytes, self._highest.get(pod.workload, 0.0)
+        )
+
+    def answer(self, service: ScenarioService) -> Answer:
+        granted = self._granted.get(WorkloadKey(NAMESPACE, service.name))
+        return HOLD if granted is None else Answer(float(granted), granted > 0)
+
+    def estimates(self) -> Mapping[WorkloadKey, Estimate]:
+        return {}
+
+    def restart(self, back_at_s: float) -> None:
+        """An oracle is never away."""
