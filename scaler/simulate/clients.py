@@ -6,7 +6,7 @@ import math
 import random
 from collections import deque
 
-from scaler.simulate.curves import Demand
+from scaler.simulate.curves import Curve, Demand
 from scaler.simulate.scenario import STEP_S, Clients
 
 LONGEST_BACK_OFF_S = 60.0
@@ -36,18 +36,20 @@ class ClientPool:
             for k in range(clients.retries)
         ]
         self._wait_steps = steps
+        self._clump = Curve(clients.clump)
         self._due: deque[list[float]] = deque(
             [0.0] * (clients.retries + 1) for _ in range(max(steps, default=1) + 1)
         )
         self.fresh = self.lost = self.attempts_failed = self.attempts = 0.0
-        self.fresh_now = 0.0
+        self.fresh_now, self.clump = 0.0, 1.0
 
     def arrive(self, at_s: float) -> Attempts:
         """The next step's attempts."""
         mean = self._demand.at(at_s) * STEP_S
         by_try = self._due.popleft()
         self._due.append([0.0] * (self._clients.retries + 1))
-        self.fresh_now = self._count(mean)
+        self.clump = max(1.0, self._clump.at(at_s))
+        self.fresh_now = self._count(mean / self.clump) * self.clump
         by_try[0] += self.fresh_now
         attempts = Attempts(by_try)
         self.fresh += self.fresh_now
@@ -78,9 +80,9 @@ class ClientPool:
     def _count(self, mean: float) -> float:
         if mean <= 0.0:
             return 0.0
-        if mean < 20.0 and self._clients.dispersion <= 1.0:
+        if mean < 20.0:
             return float(_poisson(self._random, mean))
-        return max(0.0, float(round(self._random.gauss(mean, math.sqrt(mean * self._clients.dispersion)))))
+        return max(0.0, float(round(self._random.gauss(mean, math.sqrt(mean)))))
 
 
 def _poisson(noise: random.Random, mean: float) -> int:

@@ -55,7 +55,7 @@ class Deployment:
         self._service_time, self._concurrent = Curve(service.service_time_s), Curve(service.max_concurrent)
 
     def setting(self, at_s: float) -> Setting:
-        return Setting(self._service_time.at(at_s), self._concurrent.at(at_s))
+        return Setting(self._service_time.at(at_s), self._concurrent.at(at_s), self.clients.clump)
 
     def needed(self, at_s: float) -> int:
         """Replicas that the fresh load of this moment needs, by what the model knows: its concurrency alone on a card

@@ -23,6 +23,7 @@ class Setting(NamedTuple):
 
     service_time_s: float
     max_concurrent: float
+    clump: float
 
 
 class Served(NamedTuple):
@@ -57,8 +58,10 @@ def serve(pod: Pod, setting: Setting, arrivals: float, gpu_part: float, noise: r
 
     ratio = min(tried / capacity, _WAIT_RATIO_MOST) if capacity > 0.0 else 0.0
     rate = tried / STEP_S
-    waiting = pod.queue + min(rate * service.queue_delay_s, rate) + ratio * ratio / (2.0 * (1.0 - ratio))
-    failed = tried * _failing_ratio(pod, rate, tried, noise) if tried > 0.0 else 0.0
+    # The mean queue of clumps that arrive at random and are served evenly (M[X]/D/1), beside what is gathered.
+    chance = ratio * (ratio + setting.clump - 1.0) / (2.0 * (1.0 - ratio))
+    waiting = pod.queue + rate * service.queue_delay_s + chance
+    failed = tried * _failing_ratio(pod, setting.clump, rate, tried, noise) if tried > 0.0 else 0.0
     succeeded = tried - failed
     pod.gpu_busy = min(1.0, succeeded * service.gpu_time_s / STEP_S)
     counters = pod.scrapes.counters
@@ -69,16 +72,16 @@ def serve(pod: Pod, setting: Setting, arrivals: float, gpu_part: float, noise: r
     counters.duration_s += succeeded * (wall_s + (waiting / rate if rate > 0.0 else 0.0))
     counters.gpu_wall_s += min(succeeded * service.gpu_time_s * stretch, STEP_S)
     counters.gpu_own_s += succeeded * service.gpu_time_s
-    pod.scrapes.waiting = waiting
+    pod.scrapes.waiting, pod.scrapes.clump = waiting, (1.0 + setting.clump) / 2.0
     pod.scrapes.running = min(rate * wall_s, setting.max_concurrent)
     pod.kv_ratio = min(1.0, rate * wall_s / setting.max_concurrent)
     return Served(tried, failed, given_up)
 
 
-def _failing_ratio(pod: Pod, rate: float, tried: float, noise: random.Random) -> float:
+def _failing_ratio(pod: Pod, clump: float, rate: float, tried: float, noise: random.Random) -> float:
     """The part of the executions whose memory need the arena cannot meet.
 
-    Rows of a batch are geometric with the mean that gathers in the queue delay; while a queue stands batches are full.
+    Rows of a batch are geometric with the mean that is there together; while a queue stands batches are full.
     """
     service, shape = pod.service, pod.service.arena
     if pod.arena.kind == "fixed":
@@ -86,7 +89,7 @@ def _failing_ratio(pod: Pod, rate: float, tried: float, noise: random.Random) ->
     if pod.queue >= service.max_batch:
         mean_rows = float(service.max_batch)
     else:
-        mean_rows = min(float(service.max_batch), 1.0 + rate * service.queue_delay_s + pod.queue)
+        mean_rows = min(float(service.max_batch), service.rows * (1.0 + clump) / 2.0 + rate * service.queue_delay_s + pod.queue)
     more = 1.0 - 1.0 / mean_rows  # chance that a batch holds one row more
     executions = max(1.0, tried / mean_rows)
     if mean_rows >= service.max_batch or more >= 0.999:

@@ -59,13 +59,14 @@ class Scrape(NamedTuple):
 class Scrapes:
     """One pod's inference server: what it shows now, and what Prometheus has of the last window.
 
-    `waiting` and `running` are means of the current step; a scrape sees a whole number around them.
+    `waiting` and `running` are means of the current step; a scrape sees whole clumps of requests around them.
     """
 
     phase_s: float
     counters: Counters = field(default_factory=Counters)
     waiting: float = 0.0
     running: float = 0.0
+    clump: float = 1.0
     samples: deque[Scrape] = field(default_factory=lambda: deque(maxlen=8))
 
 
@@ -159,7 +160,8 @@ class MetricPath:
 
     def _scrape_pod(self, at_s: float, pod: Pod) -> None:
         scrapes = pod.scrapes
-        waiting, running = self._whole(scrapes.waiting), self._whole(scrapes.running)
+        waiting = self._whole(scrapes.waiting / scrapes.clump) * scrapes.clump
+        running = self._whole(scrapes.running)
         scrapes.samples.append(Scrape(at_s, replace(scrapes.counters), waiting, running))
 
     def _whole(self, mean: float) -> float:

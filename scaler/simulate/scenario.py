@@ -63,7 +63,9 @@ class Clients(Section):
     share: Number = Field(1.0, ge=0, le=1, description="part of the failures that is tried again, 0 to 1")
     back_off_s: Seconds = Field(2.0, alias="backOff", ge=0, le=600, description="before the first retry, then doubled")
     patience_s: Seconds = Field(30.0, alias="patience", ge=1, le=3600, description="wait after which a client gives up")
-    dispersion: Number = Field(1.0, ge=0, le=100, description="variance of arrivals over their mean, 1 is Poisson's")
+    clump: Points = Field(
+        default_factory=lambda: {0.0: 1.0}, description="requests that come together, by time: 1 is Poisson's arrivals"
+    )
 
 
 class Naive(Section):
@@ -88,6 +90,7 @@ class ScenarioService(Section):
     max_concurrent: Points = Field(
         default_factory=lambda: {0.0: 1e6}, description="requests that a replica executes at once, by time"
     )
+    rows: Number = Field(1.5, ge=1, le=4096, description="rows of a mean batch while nothing waits, 1 to 4096")
     max_batch: Count = Field(32, ge=1, le=4096, description="rows of the largest batch, 1 to 4096")
     queue_delay_s: Number = Field(0.01, alias="queueDelay", ge=0, le=10, description="seconds that a batch is gathered")
     weights: Bytes = Field(ge=0, le=2**50, description="VRAM of the loaded models, e.g. 1600Mi")
