@@ -224,17 +224,30 @@ def load_scenario(name_or_path: str) -> Named:
     else:
         known = ", ".join(bundled_names())
         raise BadPolicy(f"scenario {name_or_path!r}: it takes a YAML file or one of {known}")
-    documents = read_documents(path)
-    if len(documents) != 1 or not isinstance(documents[0], dict):
-        raise BadPolicy(f"{path}: not one mapping of keys")
     try:
-        scenario = Scenario.model_validate(_with_defaults(documents[0]), by_alias=True, by_name=False)
+        scenario = Scenario.model_validate(_with_defaults(_document(path)), by_alias=True, by_name=False)
         scenario.policy()
     except ValidationError as error:
         raise BadPolicy(f"{path}: {'; '.join(describe(error, Scenario))}") from None
     except BadPolicy as fault:
         raise BadPolicy(f"{path}: {fault}") from None
     return Named(name, scenario)
+
+
+def _document(path: str) -> dict[str, Any]:
+    """The file's mapping; with `basedOn: NAME` the keys of that bundled scenario that it does not give itself."""
+    documents = read_documents(path)
+    if len(documents) != 1 or not isinstance(documents[0], dict):
+        raise BadPolicy(f"{path}: not one mapping of keys")
+    document: dict[str, Any] = documents[0]
+    base_name = document.pop("basedOn", None)
+    if base_name is None:
+        return document
+    if base_name not in bundled_names() or str(BUNDLED / f"{base_name}.yaml") == path:
+        raise BadPolicy(f"{path}: basedOn: {base_name!r}; it takes another of {', '.join(bundled_names())}")
+    base = _document(str(BUNDLED / f"{base_name}.yaml"))
+    defaults = {**base.get("defaults", {}), **document.get("defaults", {})}
+    return {**base, **document, "defaults": defaults}
 
 
 def _with_defaults(document: Mapping[str, Any]) -> dict[str, Any]:
