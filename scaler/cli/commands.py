@@ -10,6 +10,7 @@ from scaler.cli.faults import OneLineGroup
 from scaler.cli.record import record_command
 from scaler.cli.replay import replay_command
 from scaler.cli.serve import serve_command
+from scaler.cli.simulate import simulate_command
 
 EPILOG = (
     "Exit status: 0 fine, 1 replay found what --fail-on names, 2 unusable input (one line says which), "
@@ -20,7 +21,7 @@ EPILOG = (
 @click.group(
     cls=OneLineGroup,
     epilog=EPILOG,
-    commands=[serve_command, replay_command, record_command, explain_command],
+    commands=[serve_command, replay_command, record_command, explain_command, simulate_command],
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(__version__, prog_name="vram-scaler")

@@ -23,42 +23,43 @@ class Oracle:
     behavior: Behavior | None = EXAMPLE_BEHAVIOR
 
     def __init__(self) -> None:
-        self._granted: dict[WorkloadKey, int] = {}
+        self._truth: Truth | None = None
         self._needs: dict[WorkloadKey, deque[tuple[float, int]]] = {}
         self._highest: dict[WorkloadKey, float] = {}
 
     def look(self, seen: Seen, truth: Truth) -> None:
+        self._truth = truth
         for pod in truth.fleet.pods():
-            grown = pod.arena.held_bytes
-            self._highest[pod.workload] = max(self._highest.get(pod.workload, 0.0), grown)
-        landed: dict[Card, list[float]] = {}
-        for key, deployment in sorted(truth.deployments.items()):
-            need = self._need(key, deployment, truth.at_s)
-            replicas = deployment.hpa.replicas
-            granted = min(need, replicas)
-            # What was granted before and is not there yet lands first.
-            for _ in range(replicas - len(deployment.living())):
-                self._land(truth, deployment, landed)
-            while granted < need and self._land(truth, deployment, landed):
-                granted += 1
-            self._granted[key] = granted
+            self._highest[pod.workload] = max(self._highest.get(pod.workload, 0.0), pod.arena.held_bytes)
+        for key, deployment in truth.deployments.items():
+            past = self._needs.setdefault(key, deque())
+            past.append((truth.at_s, deployment.needed(truth.at_s)))
+            while past[0][0] <= truth.at_s - WINDOW_S:
+                past.popleft()
 
-    def _need(self, key: WorkloadKey, deployment: Deployment, at_s: float) -> int:
-        """The most of the last five minutes: it knows the present, not the future."""
-        past = self._needs.setdefault(key, deque())
-        past.append((at_s, deployment.needed(at_s)))
-        while past[0][0] <= at_s - WINDOW_S:
-            past.popleft()
-        return max(need for _, need in past)
+    def answer(self, service: ScenarioService) -> Answer:
+        """As of this very moment: what was told to others a step ago has a pod by now, or is counted as landing."""
+        if self._truth is None:
+            return HOLD
+        truth, key = self._truth, WorkloadKey(NAMESPACE, service.name)
+        deployment = truth.deployments[key]
+        need, replicas = max(need for _, need in self._needs[key]), deployment.hpa.replicas
+        granted, landed = min(need, replicas), dict[Card, list[float]]()
+        for other in truth.deployments.values():
+            for _ in range(other.hpa.replicas - len(other.living())):
+                self._land(truth, other, landed, must=True)
+        while granted < need and self._land(truth, deployment, landed):
+            granted += 1
+        return Answer(float(granted), granted > 0)
 
-    def _land(self, truth: Truth, deployment: Deployment, landed: dict[Card, list[float]]) -> bool:
-        """Whether the next pod may land where it will; if so it is counted there."""
+    def _land(self, truth: Truth, deployment: Deployment, landed: dict[Card, list[float]], must: bool = False) -> bool:
+        """Whether the next pod may land where it will; if so, or if it must, it is counted there."""
         card = truth.fleet.next_card(taken={each: len(pods) for each, pods in landed.items()})
         if card is None:
             return False
         full = self._full(deployment, card)
         grown = sum(self._grown(pod) for pod in card.pods) + sum(landed.get(card, []))
-        if card.usable_bytes - grown - full < truth.low_bytes:
+        if not must and card.usable_bytes - grown - full < truth.low_bytes:
             return False
         landed.setdefault(card, []).append(full)
         return True
@@ -73,10 +74,6 @@ class Oracle:
         return max(pod.full_bytes, pod.resident_bytes) + max(
             pod.arena.held_bytes, self._highest.get(pod.workload, 0.0)
         )
-
-    def answer(self, service: ScenarioService) -> Answer:
-        granted = self._granted.get(WorkloadKey(NAMESPACE, service.name))
-        return HOLD if granted is None else Answer(float(granted), granted > 0)
 
     def estimates(self) -> Mapping[WorkloadKey, Estimate]:
         return {}
