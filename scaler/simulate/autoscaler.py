@@ -46,7 +46,9 @@ class Truth:
 class Autoscaler(Protocol):
     """One policy in one run. It keeps what it remembers to itself."""
 
-    behavior: Behavior | None
+    @property
+    def behavior(self) -> Behavior | None:
+        """Of its HPAs; None is an HPA without that field."""
 
     def look(self, seen: Seen, truth: Truth) -> None:
         """Every 15 s, on the whole quarter of a minute."""

@@ -37,9 +37,7 @@ class ClientPool:
         ]
         self._wait_steps = steps
         self._clump = Curve(clients.clump)
-        self._due: deque[list[float]] = deque(
-            [0.0] * (clients.retries + 1) for _ in range(max(steps, default=1) + 1)
-        )
+        self._due: deque[list[float]] = deque([0.0] * (clients.retries + 1) for _ in range(max(steps, default=1) + 1))
         self.fresh = self.lost = self.attempts_failed = self.attempts = 0.0
         self.fresh_now, self.clump = 0.0, 1.0
 

@@ -11,8 +11,8 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from scaler.policy import Number, Seconds, Section
-from scaler.quantity import parse_duration, parse_number
+from scaler.policy import Section
+from scaler.quantity import Number, Seconds, parse_duration, parse_number
 
 
 class TraceMissing(Exception):
@@ -99,6 +99,10 @@ class Demand:
 
     def at(self, at_s: float) -> float:
         rate, bursts = self._base.at(at_s), self._bursts
-        if bursts is not None and at_s >= bursts.first_s and (at_s - bursts.first_s) % bursts.every_s < bursts.lasting_s:
+        if (
+            bursts is not None
+            and at_s >= bursts.first_s
+            and (at_s - bursts.first_s) % bursts.every_s < bursts.lasting_s
+        ):
             return rate * bursts.factor
         return rate

@@ -89,7 +89,9 @@ def _failing_ratio(pod: Pod, clump: float, rate: float, tried: float, noise: ran
     if pod.queue >= service.max_batch:
         mean_rows = float(service.max_batch)
     else:
-        mean_rows = min(float(service.max_batch), service.rows * (1.0 + clump) / 2.0 + rate * service.queue_delay_s + pod.queue)
+        mean_rows = min(
+            float(service.max_batch), service.rows * (1.0 + clump) / 2.0 + rate * service.queue_delay_s + pod.queue
+        )
     more = 1.0 - 1.0 / mean_rows  # chance that a batch holds one row more
     executions = max(1.0, tried / mean_rows)
     if mean_rows >= service.max_batch or more >= 0.999:

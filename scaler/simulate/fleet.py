@@ -1,4 +1,4 @@
-"""Cards and pods: who sits where, what each holds, how far a neighbour slows it. The scheduler sees slots, never VRAM."""
+"""Cards and pods: who sits where, what each holds, and the scheduler, which sees slots and never VRAM."""
 
 from __future__ import annotations
 

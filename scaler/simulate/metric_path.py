@@ -191,9 +191,7 @@ class MetricPath:
         problems = (Problem("vram", "no series"),) if not cards else ()
         return Seen(Snapshot(at_s, workloads, cards, problems), spots)
 
-    def _workload(
-        self, at_s: float, replicas: Replicas, readers: list[Pod], exporter_busy: float
-    ) -> WorkloadReading:
+    def _workload(self, at_s: float, replicas: Replicas, readers: list[Pod], exporter_busy: float) -> WorkloadReading:
         age_s = at_s - self._replicas_at_s if self._replicas_at_s is not None else None
         base = {
             "spec_replicas": replicas.spec,
@@ -228,9 +226,7 @@ class MetricPath:
             gpu_memory_utilization=fixed.share if is_vllm and fixed.kind == "fixed" else None,
         )
 
-    def _busy(
-        self, stable: _Sums, exporter_busy: float, is_vllm: bool
-    ) -> tuple[float | None, GpuBusySource | None]:
+    def _busy(self, stable: _Sums, exporter_busy: float, is_vllm: bool) -> tuple[float | None, GpuBusySource | None]:
         if self._attribution == "exporter":
             return exporter_busy, "exporter-per-process"
         if self._attribution == "none" or stable.gpu_wall is None:
@@ -261,9 +257,7 @@ class MetricPath:
             places[pod.workload] += 1
             if self._attribution == "exporter":
                 before = held.get(pod.workload, HeldVram(0.0, 0.0))
-                held[pod.workload] = HeldVram(
-                    before.total_bytes + held_bytes, max(before.largest_bytes, held_bytes)
-                )
+                held[pod.workload] = HeldVram(before.total_bytes + held_bytes, max(before.largest_bytes, held_bytes))
         if self._attribution == "triton" and card is not None:  # each server names its own card
             places = defaultdict(int)
             for pod in card.pods:

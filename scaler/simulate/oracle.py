@@ -41,16 +41,21 @@ class Oracle:
         """As of this very moment: what was told to others a step ago has a pod by now, or is counted as landing."""
         if self._truth is None:
             return HOLD
-        truth, key = self._truth, WorkloadKey(NAMESPACE, service.name)
-        deployment = truth.deployments[key]
-        need, replicas = max(need for _, need in self._needs[key]), deployment.hpa.replicas
-        granted, landed = min(need, replicas), dict[Card, list[float]]()
-        for other in truth.deployments.values():
-            for _ in range(other.hpa.replicas - len(other.living())):
-                self._land(truth, other, landed, must=True)
-        while granted < need and self._land(truth, deployment, landed):
-            granted += 1
-        return Answer(float(granted), granted > 0)
+        truth, asking = self._truth, WorkloadKey(NAMESPACE, service.name)
+        needs = {key: max(need for _, need in past) for key, past in self._needs.items()}
+        granted = {key: min(needs[key], each.hpa.replicas) for key, each in truth.deployments.items()}
+        landed: dict[Card, list[float]] = {}
+        for deployment in truth.deployments.values():
+            for _ in range(deployment.hpa.replicas - len(deployment.living())):
+                self._land(truth, deployment, landed, must=True)
+        short = {key for key in granted if granted[key] < needs[key]}
+        while asking in short:  # the worst served first, so nobody takes it all
+            key = min(short, key=lambda key: (granted[key] / needs[key], key))
+            has_landed = self._land(truth, truth.deployments[key], landed)
+            granted[key] += has_landed
+            if not has_landed or granted[key] >= needs[key]:
+                short.discard(key)
+        return Answer(float(granted[asking]), granted[asking] > 0)
 
     def _land(self, truth: Truth, deployment: Deployment, landed: dict[Card, list[float]], must: bool = False) -> bool:
         """Whether the next pod may land where it will; if so, or if it must, it is counted there."""
@@ -68,12 +73,14 @@ class Oracle:
         service, shape = deployment.service, deployment.service.arena
         if shape.kind == "fixed":
             return max(CONTEXT_BYTES + service.weights, shape.share * card.total_bytes)
-        return CONTEXT_BYTES + service.weights + max(self._highest.get(deployment.workload, 0.0), float(shape.base + shape.per_row))
+        return (
+            CONTEXT_BYTES
+            + service.weights
+            + max(self._highest.get(deployment.workload, 0.0), float(shape.base + shape.per_row))
+        )
 
     def _grown(self, pod: Pod) -> float:
-        return max(pod.full_bytes, pod.resident_bytes) + max(
-            pod.arena.held_bytes, self._highest.get(pod.workload, 0.0)
-        )
+        return max(pod.full_bytes, pod.resident_bytes) + max(pod.arena.held_bytes, self._highest.get(pod.workload, 0.0))
 
     def estimates(self) -> Mapping[WorkloadKey, Estimate]:
         return {}

@@ -31,7 +31,9 @@ class Ours:
         self._away_until_s = 0.0
         operator = self.policy.operator
         self._recent: deque[Snapshot] = deque(maxlen=round(horizon_s(operator) / operator.timing.tick_s) + 1)
-        self._coarse: deque[Snapshot] = deque(maxlen=round(operator.timing.learn_window_s / operator.timing.learn_every_s))
+        self._coarse: deque[Snapshot] = deque(
+            maxlen=round(operator.timing.learn_window_s / operator.timing.learn_every_s)
+        )
 
     def look(self, seen: Seen, truth: Truth) -> None:
         snapshot = seen.snapshot

@@ -13,20 +13,15 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from scaler.documents import read_documents
 from scaler.policy import (
     BadPolicy,
-    Bytes,
-    Count,
     FleetPolicy,
-    FreeLevel,
-    Number,
     OperatorPolicy,
-    Seconds,
     Section,
     ServiceKey,
     ServicePolicy,
     describe,
     service_policy,
 )
-from scaler.quantity import Level
+from scaler.quantity import Bytes, Count, FreeLevel, Level, Number, Seconds
 from scaler.simulate.arena import ArenaKind
 from scaler.simulate.curves import Load, Points
 
@@ -83,7 +78,9 @@ class ScenarioService(Section):
     server: Literal["triton", "vllm"] = "triton"
     load: Load
     service_time_s: Points = Field(alias="serviceTime", description="seconds in execution alone on a card, by time")
-    gpu_time_s: Number = Field(alias="gpuTime", ge=0, le=3600, description="GPU seconds of a request, batching included")
+    gpu_time_s: Number = Field(
+        alias="gpuTime", ge=0, le=3600, description="GPU seconds of a request, batching included"
+    )
     gpu_part: Number = Field(
         0.8, alias="gpuPart", ge=0, le=1, description="part of the time in execution that a neighbour stretches, 0 to 1"
     )
@@ -127,7 +124,11 @@ class Event(Section):
     cards_lost: Count = Field(0, ge=0, le=1000, description="cards that fail, pods and all")
     metrics_lost: Lost | None = None
     scaler_restart_s: Seconds | None = Field(
-        None, alias="scalerRestart", ge=0, le=3600, description="the scaler is away so long and comes back without memory"
+        None,
+        alias="scalerRestart",
+        ge=0,
+        le=3600,
+        description="the scaler is away so long and comes back without memory",
     )
 
 
@@ -262,5 +263,7 @@ def _with_defaults(document: Mapping[str, Any]) -> dict[str, Any]:
         copies = whole.pop("copies", 1)
         if not isinstance(copies, int) or not 1 <= copies <= 1000:
             raise BadPolicy(f"services, {whole.get('name')}: copies: {copies!r}; it takes 1 to 1000")
-        services += [{**whole, "name": f"{whole.get('name')}-{n}"} for n in range(1, copies + 1)] if copies > 1 else [whole]
+        services += (
+            [{**whole, "name": f"{whole.get('name')}-{n}"} for n in range(1, copies + 1)] if copies > 1 else [whole]
+        )
     return {**document, "services": services}

@@ -41,8 +41,8 @@ def table(name: str, scenario: Scenario, summaries: Sequence[Summary], seeds: in
         Text(f"{scenario.duration_s / 3600:g} h{of}, {seeds} seeds; median/worst over the seeds"),
         rows,
         Text(
-            "Lost: never answered, retries included. Unmet: with fewer ready replicas than the fresh load needs, summed "
-            "over services.\nErrors of estimates: of fresh demand while requests fail, of the own share in points.",
+            "Lost: never answered, retries included. Unmet: with fewer ready replicas than the fresh load needs, "
+            "summed over services.\nErrors of estimates: of fresh demand while requests fail, of the own share in points.",
             style="dim",
         ),
     )

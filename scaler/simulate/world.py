@@ -10,7 +10,7 @@ from scaler.quantity import Level
 from scaler.simulate.autoscaler import HOLD, Autoscaler, Truth, by_workload
 from scaler.simulate.deployment import Deployment
 from scaler.simulate.execution import serve, share_gpu
-from scaler.simulate.fleet import Fleet, Pod
+from scaler.simulate.fleet import Fleet
 from scaler.simulate.hpa import SYNC_S
 from scaler.simulate.metric_path import MetricPath
 from scaler.simulate.scenario import STEP_S, Event, Scenario
@@ -96,10 +96,9 @@ class World:
             deployment.sync(now_s, answer)
 
     def _serve(self, at_s: float, now_s: float) -> None:
-        gpu_parts: dict[Pod, float] = {}
-        for card in self.fleet.cards:
-            for pod, part in zip(card.pods, share_gpu(card.pods), strict=True):
-                gpu_parts[pod] = part
+        gpu_parts = {
+            pod: part for card in self.fleet.cards for pod, part in zip(card.pods, share_gpu(card.pods), strict=True)
+        }
         for deployment in self._deployments:
             attempts = deployment.clients.arrive(at_s)
             setting, ready = deployment.setting(at_s), []
