@@ -1,4 +1,4 @@
-"""One step of one ready pod: what it serves, how long that takes beside its neighbours, and what fails for lack of VRAM.
+"""One step of one ready pod: what it serves, how long that takes beside its neighbours, what fails for lack of VRAM.
 
 A fluid model: requests are amounts. Time-slicing gives each busy pod of a card its turn, so a pod gets what its
 neighbours leave, at least an equal share. Batches grow with the rate and are full while a queue stands; their memory

@@ -42,7 +42,7 @@ def table(name: str, scenario: Scenario, summaries: Sequence[Summary], seeds: in
         rows,
         Text(
             "Lost: never answered, retries included. Unmet: with fewer ready replicas than the fresh load needs, "
-            "summed over services.\nErrors of estimates: of fresh demand while requests fail, of the own share in points.",
+            "summed over services.\nErrors: of fresh demand while requests fail; of the own share, in points.",
             style="dim",
         ),
     )
