@@ -7,8 +7,9 @@ policy.py     what is wanted         signals/    what is a service's own, and wh
 decision.py   what is answered       planning/   signals + policy + memory -> plan; plan.py is the whole on one page
 explain.py    a decision as text     serving/    the plan, to KEDA (gRPC) and to people (HTTP)
 settings.py   the YAML file          replay/     recorded snapshots through the same plan
-manifests.py  ScaledObject files     incident/   the bundled recording, and how it was reconstructed
-quantity.py   text to units          cli/        wires all of it
+manifests.py  ScaledObject files     check/      ScaledObject files -> what in them would defeat the scaler
+quantity.py   text to units          incident/   the bundled recording, and how it was reconstructed
+                                     cli/        wires all of it
 """
 
 __version__ = "0.1.0"

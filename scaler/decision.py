@@ -28,11 +28,17 @@ class Reason(StrEnum):
     DEMAND = "demand"
     LOW_VRAM = "low-vram"
     NO_FIT = "no-fit"
+    FLEET_SHARE = "fleet-share"
+    OOM_STORM = "oom-storm"
+    EXHAUSTION_FORECAST = "exhaustion-forecast"
+    STALLED = "stalled"
+    DEGRADED = "degraded"
     CONTENDED = "contended"
     STALE = "stale"
     MISSING = "missing"
     WARMING = "warming"
     SCALE_DOWN_WINDOW = "scale-down-window"
+    RECLAIMED = "reclaimed"
     FLOOR = "floor"
     CEILING = "ceiling"
 
@@ -83,7 +89,8 @@ class PoolState:
     """One pool's VRAM at the plan's moment.
 
     `free_bytes` and `low_bytes` are those of the tightest card (or of the percentile or sum that the policy names);
-    both are None while the VRAM cannot be seen, and then `vetoed` is True.
+    both are None while the VRAM cannot be seen, and then `vetoed` is True. `barrier` bars the pool from scaling up
+    besides its watermark: oom-storm or exhaustion-forecast. `alarm`: the veto has stood for alarmAfter.
     """
 
     name: str
@@ -94,6 +101,8 @@ class PoolState:
     vetoed: bool
     vetoed_since_s: float | None
     cards: int
+    barrier: Reason | None = None
+    alarm: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,6 +62,7 @@ Pattern = Annotated[str, AfterValidator(_pattern)]
 PoolName = Annotated[str, _name("the name of a pool", 63, "")]
 DeploymentName = Annotated[str, _name("the name of a Deployment", 253, ".")]
 WatermarkOf = Literal["tightest-placeable", "tightest", "percentile", "sum"]
+Placement = Literal["worst", "roomiest"]
 
 
 class Timing(Section):
@@ -146,6 +147,39 @@ class PoolPolicy(Section):
     slots_per_card: Count | None = Field(
         None, ge=1, le=256, description="time-slice places per card, 1 to 256; default: what the nodes advertise"
     )
+    placement: Placement = Field(
+        "worst",
+        description="where a new replica is taken to land: worst (any card with a free slot) or roomiest (a scheduler "
+        "that sees VRAM)",
+    )
+    pending_replicas: Count = Field(
+        0, ge=0, le=10_000, description="replicas granted beyond the free slots, for nodes to be added; 0 to 10000"
+    )
+    default_footprint: FreeLevel = Field(
+        Level(ratio=0.15), description="VRAM of a replica of which nothing is known, e.g. 2Gi or 15%"
+    )
+    startup_s: Seconds = Field(
+        180.0,
+        alias="startupTime",
+        ge=0,
+        le=3600,
+        description="time from a grant until its replica holds its VRAM, 0s to 1h",
+    )
+    reclaim_after_s: Seconds | None = Field(
+        None,
+        alias="reclaimAfter",
+        ge=0,
+        le=3600,
+        description="time without own demand after which a starved neighbour may have the replicas above minReplicas, "
+        "0s to 1h; default: never",
+    )
+    alarm_after_s: Seconds = Field(
+        1800.0,
+        alias="alarmAfter",
+        ge=60,
+        le=86400,
+        description="time after which a standing veto is an alarm, 1m to 24h; at most watermarkWindow",
+    )
     target_concurrency: Number = Field(
         4.0, ge=0.01, le=100_000, description="requests in flight per replica unless the trigger says, 0.01 to 100000"
     )
@@ -177,6 +211,14 @@ class OperatorPolicy(Section):
 
     timing: Timing = Timing()
     pools: tuple[PoolPolicy, ...] = Field((PoolPolicy(),), description="at least one pool, each with a name of its own")
+    settle_s: Seconds = Field(
+        90.0,
+        alias="settle",
+        ge=0,
+        le=600,
+        description="time after KEDA's first call to an instance in which nobody scales up, since another one may have "
+        "promised VRAM, 0s to 10m",
+    )
     client_retries: Count = Field(
         2, ge=0, le=10, description="most retries that a client makes of one failed request, 0 to 10"
     )
@@ -237,10 +279,12 @@ class ServicePolicy(Section):
 
 @dataclass(frozen=True, slots=True)
 class FleetPolicy:
-    """The operator's policy and all ScaledObjects that are planned for."""
+    """The operator's policy and all ScaledObjects that are planned for. Not settled: others may be asked about, and
+    may have been told of VRAM by another instance."""
 
     operator: OperatorPolicy
     services: Mapping[ServiceKey, ServicePolicy]
+    is_settled: bool = True
 
 
 def service_policy(key: ServiceKey, metadata: Mapping[str, str], operator: OperatorPolicy) -> ServicePolicy:
@@ -259,14 +303,29 @@ def service_policy(key: ServiceKey, metadata: Mapping[str, str], operator: Opera
     return policy if policy.deployment else policy.model_copy(update={"deployment": key.name})
 
 
+class KeyFault(NamedTuple):
+    """A key that cannot be used: where it stands, one line about it, what it takes, and for an unknown key the known
+    one that is nearest."""
+
+    loc: tuple[str | int, ...]
+    text: str
+    takes: str = ""
+    near: str | None = None
+
+
 def describe(error: ValidationError, section: type[Section], prefix: str = "") -> list[str]:
     """One line a fault: the key's path, the value that was given, and what the key takes."""
-    return [_describe_one(dict(fault), section, prefix) for fault in error.errors()]
+    return [fault.text for fault in key_faults(error, section, prefix)]
 
 
-def _describe_one(fault: dict[str, Any], section: type[Section], prefix: str) -> str:
-    path, owner, takes = "", section, ""
-    for part in fault["loc"]:
+def key_faults(error: ValidationError, section: type[Section], prefix: str = "") -> list[KeyFault]:
+    """The same with its parts, for those that point at the key's line."""
+    return [_key_fault(dict(fault), section, prefix) for fault in error.errors()]
+
+
+def _key_fault(fault: dict[str, Any], section: type[Section], prefix: str) -> KeyFault:
+    loc, path, owner, takes = fault["loc"], "", section, ""
+    for part in loc:
         if isinstance(part, int):
             path += f"[{part}]"
             continue
@@ -277,7 +336,7 @@ def _describe_one(fault: dict[str, Any], section: type[Section], prefix: str) ->
                 known = [str(info.alias) for info in owner.model_fields.values()]
                 near = difflib.get_close_matches(str(part), known, n=1, cutoff=0.6)
                 meant = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(sorted(known))}"
-                return f"{prefix}{path}: unknown key; {meant}"
+                return KeyFault(loc, f"{prefix}{path}: unknown key; {meant}", near=near[0] if near else None)
             continue
         takes = field.description or ""
         owner = next((kind for kind in _sections(field.annotation)), owner)
@@ -285,8 +344,9 @@ def _describe_one(fault: dict[str, Any], section: type[Section], prefix: str) ->
     problem = _PROBLEMS.get(fault["type"]) or str(fault.get("ctx", {}).get("error", fault["msg"]))
     where = f"{prefix}{path}".rstrip(".")
     if isinstance(given, dict) and fault["type"] == "value_error":  # a rule between keys: it names them itself
-        return f"{where}: {problem}" if where else problem
-    return f"{where}: {_in_yaml(given)}: {problem}" + (f"; it takes {takes}" if takes else "")
+        return KeyFault(loc, f"{where}: {problem}" if where else problem)
+    shown = "" if fault["type"] == "missing" else f" {_in_yaml(given)}:"
+    return KeyFault(loc, f"{where}:{shown} {problem}" + (f"; it takes {takes}" if takes else ""), takes)
 
 
 # pydantic's words for these are Python's; a YAML file has mappings, lists and text.
@@ -298,8 +358,10 @@ _PROBLEMS = {
     "tuple_type": "not a list",
     "list_type": "not a list",
     "string_type": "not text",
+    "int_type": "not a whole number",
     "bool_type": "not true or false",
     "bool_parsing": "not true or false",
+    "missing": "missing",
 }
 
 

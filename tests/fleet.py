@@ -16,6 +16,9 @@ NAMESPACE = "models"
 START_S = 1_750_204_800.0  # 2025-06-18 00:00:00 UTC, a multiple of every step used here
 TICK_S = 15.0
 T4_BYTES = 15 * GIB
+# Tests of demand need room: a replica of which nothing is known takes 64 MiB here, and a card has 40 places.
+SMALL = {"defaultFootprint": "64Mi"}
+OPERATOR = OperatorPolicy.model_validate({"pools": [SMALL], "settle": "0s"})
 
 
 def key(name: str) -> ServiceKey:
@@ -66,7 +69,7 @@ def card(
     *,
     pods: dict[str, int] | None = None,
     held_gib: dict[str, tuple[float, ...]] | None = None,
-    slots: int | None = 4,
+    slots: int | None = 40,
     age_s: float = 5.0,
 ) -> CardReading:
     """A T4; `held_gib`: what each pod of a service holds on it, by service."""
@@ -93,7 +96,7 @@ def snapshot(at_s: float, services: dict[str, WorkloadReading], *cards: CardRead
 
 def policy(operator: OperatorPolicy | None = None, **services: dict[str, str]) -> FleetPolicy:
     """A fleet policy of ScaledObjects by name and metadata; the default target is 4 in flight a replica."""
-    operator = operator or OperatorPolicy()
+    operator = operator or OPERATOR
     return FleetPolicy(
         operator, {key(name): service_policy(key(name), metadata, operator) for name, metadata in services.items()}
     )

@@ -110,4 +110,4 @@ def test_json_over_http_reads_like_the_decision_itself() -> None:
 
 
 def test_a_reason_of_a_newer_scaler_is_shown_as_it_is() -> None:
-    assert explain({**HOLD.as_json(), "reasons": ["fleet-share"]}).splitlines()[-1] == "  fleet-share"
+    assert explain({**HOLD.as_json(), "reasons": ["moon-phase"]}).splitlines()[-1] == "  moon-phase"

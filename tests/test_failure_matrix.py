@@ -22,13 +22,15 @@ from scaler.serving.loop import TickLoop
 from scaler.sources.prometheus import PrometheusSettings, PrometheusSource
 from scaler.sources.queries import build_queries
 from tests.fake_prometheus import Asked, FakePrometheus, Reply, success
-from tests.fleet import NAMESPACE
+from tests.fleet import NAMESPACE, SMALL
 from tests.serving import Bench, metrics_request, ref
 
 if TYPE_CHECKING:
     from scaler._pb.externalscaler_pb2_grpc import ExternalScalerAsyncStub
 
-OPERATOR = OperatorPolicy.model_validate({"timing": {"learnWindow": "5m", "watermarkWindow": "5m"}})
+OPERATOR = OperatorPolicy.model_validate(
+    {"timing": {"learnWindow": "5m", "watermarkWindow": "5m"}, "pools": [SMALL], "settle": "0s"}
+)
 DEADLINE_S = 0.4
 HELD = "3"
 UNAVAILABLE = "UNAVAILABLE"
@@ -65,7 +67,7 @@ class Fleet:
             "placement": {"pods": 1},
             "vram": {"free_bytes": 8 * GIB, "total_bytes": 15 * GIB, "age_s": 5},
             "utilization": {"utilization_ratio": 0.3},
-            "slots": {"slots": 4},
+            "slots": {"slots": 40},
         }  # fmt: skip
         labels = {"namespace": NAMESPACE, "deployment": "e5"}
         labels |= {"UUID": "GPU-0"} if query in ("placement", "vram", "utilization", "slots") else {}

@@ -23,11 +23,11 @@ from scaler.planning.memory import Memory, horizon_s
 from scaler.policy import OperatorPolicy
 from scaler.snapshot import CardReading, Snapshot, WorkloadReading
 from tests import serving
-from tests.fleet import START_S, TICK_S, card, decide, key, policy, reading, run, snapshot, steady
+from tests.fleet import SMALL, START_S, TICK_S, card, decide, key, policy, reading, run, snapshot, steady
 
 TARGET = 4.0
 # A lesson a minute instead of every ten: short histories suffice.
-OPERATOR = OperatorPolicy.model_validate({"timing": {"learnEvery": "1m"}})
+OPERATOR = OperatorPolicy.model_validate({"timing": {"learnEvery": "1m"}, "pools": [SMALL]})
 FLEET = policy(OPERATOR, e5={}, other={})
 settings.register_profile("laws", max_examples=150, deadline=None)
 settings.load_profile("laws")
@@ -38,7 +38,7 @@ service_times = st.floats(0.01, 0.1)  # at most 300 x 0.1 x 10 in flight: 75 rep
 stretches = st.floats(1.0, 30.0)
 free_gib = st.one_of(st.floats(0.0, 15.0), st.floats(1.0, 3.0))  # the second: around both watermarks
 cards = st.lists(st.builds(card, free_gib, slots=st.sampled_from([None, 2, 4])), min_size=1, max_size=4)
-roomy = st.lists(st.builds(card, st.floats(6.0, 15.0)), min_size=1, max_size=4)
+roomy = st.lists(st.builds(card, st.floats(9.0, 15.0), slots=st.none()), min_size=1, max_size=4)
 
 
 @st.composite

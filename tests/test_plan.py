@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 
 from scaler.decision import Decision, Reason, Verdict
-from scaler.planning import decide as decide_module
+from scaler.planning import wants as wanting
 from scaler.planning.plan import plan
 from scaler.policy import OperatorPolicy, ServiceKey, ServicePolicy
 from scaler.quantity import GIB
 from scaler.snapshot import CardReading, Snapshot, WorkloadReading
-from tests.fleet import START_S, TICK_S, at, card, decide, key, policy, reading, run, snapshot, steady
+from tests.fleet import SMALL, START_S, TICK_S, at, card, decide, key, policy, reading, run, snapshot, steady
 
 # Cards have 15 GiB: the default low watermark of 10 % is 1.5 GiB, the high one of 15 % is 2.25 GiB.
 ROOMY, TIGHT = card(8.0), card(0.3)
@@ -187,7 +187,7 @@ def test_a_full_card_counts_without_a_slot_where_the_operator_says_tightest() ->
 
 def test_one_pool_s_veto_is_not_another_s() -> None:
     operator = OperatorPolicy.model_validate(
-        {"pools": [{"name": "a", "nodes": "a-.*"}, {"name": "b", "nodes": "b-.*"}]}
+        {"pools": [SMALL | {"name": "a", "nodes": "a-.*"}, SMALL | {"name": "b", "nodes": "b-.*"}]}
     )
     fleet = policy(operator, e5={"pool": "a"}, other={"pool": "b"})
     full, free = replace(TIGHT, node="a-1"), replace(ROOMY, node="b-1")
@@ -256,7 +256,7 @@ def test_waiting_that_neighbours_cause_is_no_demand() -> None:
 
 
 def test_an_operator_may_let_contention_count() -> None:
-    operator = OperatorPolicy.model_validate({"pools": [{"contentionCounts": True}]})
+    operator = OperatorPolicy.model_validate({"pools": [SMALL | {"contentionCounts": True}]})
     history = [*steady({"e5": QUIET}, ROOMY), snapshot(START_S, {"e5": CROWDED}, ROOMY)]
     assert decide(history, policy(operator, e5={}), "e5").granted == 9
 
@@ -487,14 +487,16 @@ def test_time_that_steps_back_decides_nothing_and_forgets_nothing() -> None:
 
 
 def test_one_service_s_fault_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = decide_module.decide
+    real = wanting.want
 
-    def broken(key: ServiceKey, service: ServicePolicy, operator: OperatorPolicy, seen: decide_module.Seen) -> Decision:
+    def broken(
+        key: ServiceKey, service: ServicePolicy, operator: OperatorPolicy, seen: wanting.Seen
+    ) -> wanting.Want | Decision:
         if key.name == "e5":
             raise ZeroDivisionError("planted")
         return real(key, service, operator, seen)
 
-    monkeypatch.setattr("scaler.planning.plan.decide", broken)
+    monkeypatch.setattr("scaler.planning.plan.want", broken)
     services = {"e5": QUIET, "other": QUIET}
     plans, _ = run([Snapshot(START_S, snapshot(START_S, services, ROOMY).workloads)], policy(e5={}, other={}))
     assert plans[-1].decisions[key("e5")].verdict is Verdict.UNKNOWN

@@ -13,9 +13,13 @@ from hypothesis import Phase, settings
 from hypothesis.errors import Flaky
 
 from scaler.decision import Decision, FleetPlan, Reason, Verdict
-from scaler.planning import decide as deciding
+from scaler.planning import answers as answering
 from scaler.planning import memory as remembering
-from scaler.planning.decide import Room
+from scaler.planning import plan as planning
+from scaler.planning import rooms as placing
+from scaler.planning import shares as sharing
+from scaler.planning import wants as wanting
+from scaler.planning.headroom import Room
 from scaler.planning.replicas import Window, scale_down_window
 from scaler.planning.watermark import Watch
 from scaler.serving.board import Board
@@ -45,7 +49,7 @@ def storms_hide_growth(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def frozen(time_s: float, reading: Any, on_short_card: bool, operator: Any, past: Any, carried: Any) -> Any:
         derivation = real(time_s, reading, on_short_card, operator, past, carried)
-        if derivation is None or not derivation.oom_confirmed or not past:
+        if derivation is None or not derivation.moment.oom_confirmed or not past:
             return derivation
         return replace(derivation, moment=derivation.moment._replace(inflight=past[-1].inflight, own_ratio=1.0))
 
@@ -54,34 +58,37 @@ def storms_hide_growth(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def a_veto_shrinks(monkeypatch: pytest.MonkeyPatch) -> None:
     """A veto that answers with less than what runs."""
-    real = deciding._room
+    real = answering.answer
 
-    def one_less(service: Any, pool: Any, seen: Any, replicas: int, *rest: Any) -> Room:
-        room = real(service, pool, seen, replicas, *rest)
-        return Room(replicas - 1, Reason.LOW_VRAM) if seen.watch.vetoed else room
+    def one_less(want: Any, *rest: Any) -> Decision:
+        decision = real(want, *rest)
+        return replace(decision, granted=want.replicas - 1) if want.barrier is Reason.LOW_VRAM else decision
 
-    monkeypatch.setattr(deciding, "_room", one_less)
+    monkeypatch.setattr(planning, "answer", one_less)
 
 
 def a_veto_stops_scaling_down(monkeypatch: pytest.MonkeyPatch) -> None:
     """A veto answers with the replicas, also where less is needed."""
-    real = deciding._held_by_window
+    real = wanting._held_by_window
 
     def held(demand: int, replicas: int, *rest: Any) -> tuple[int, bool]:
         return max(real(demand, replicas, *rest)[0], replicas), False
 
-    monkeypatch.setattr(deciding, "_held_by_window", held)
+    monkeypatch.setattr(wanting, "_held_by_window", held)
 
 
 def room_turned_round(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The watermark's comparison the wrong way about."""
-    real = deciding._room
+    """The watermark's comparison the wrong way about, and the cards' rooms with it."""
+    real, real_rooms = wanting.want, placing.rooms
 
-    def inverted(service: Any, pool: Any, seen: Any, *rest: Any) -> Room:
-        turned = replace(seen, watch=Watch(not seen.watch.vetoed, seen.time_s))
-        return real(service, pool, turned, *rest)
+    def inverted(key: Any, service: Any, operator: Any, seen: Any) -> Any:
+        return real(key, service, operator, replace(seen, watch=Watch(not seen.watch.vetoed, seen.time_s)))
 
-    monkeypatch.setattr(deciding, "_room", inverted)
+    def turned(*arguments: Any) -> list[Room]:
+        return [room._replace(room_bytes=-room.room_bytes) for room in real_rooms(*arguments)]
+
+    monkeypatch.setattr(planning, "want", inverted)
+    monkeypatch.setattr(sharing, "rooms", turned)
 
 
 def means_per_replica(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,14 +117,14 @@ def failures_are_demand(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def missing_is_zero(monkeypatch: pytest.MonkeyPatch) -> None:
     """What cannot be seen becomes no load."""
-    monkeypatch.setattr(deciding, "signals_fault", lambda reading, stale_after_s: None)
-    monkeypatch.setattr(deciding, "_without_signals", _zero)
+    monkeypatch.setattr(wanting, "signals_fault", lambda reading, stale_after_s: None)
+    monkeypatch.setattr(wanting, "_without_signals", _zero)
 
 
-def _zero(key: Any, service: Any, pool: Any, seen: Any, replicas: int, fault: Any) -> Decision:
+def _zero(key: Any, service: Any, pool: Any, seen: Any, reading: Any, replicas: int, fault: Any) -> Decision:
     return Decision(
         seen.time_s, key, service.pool, replicas, 0, 0, False, Verdict.SCALE_DOWN, (Reason.DEMAND,),
-        deciding.unknown(key, service, seen.time_s, "x").steps,
+        wanting.unknown(key, service, seen.time_s, "x").steps,
     )  # fmt: skip
 
 
@@ -128,7 +135,7 @@ def private_state(monkeypatch: pytest.MonkeyPatch) -> None:
     def drifting(moments: Any, time_s: float, service: Any, pool: Any) -> Window:
         return scale_down_window(moments, time_s, service, pool)._replace(covered=next(calls) % 50 != 0)
 
-    monkeypatch.setattr(deciding, "scale_down_window", drifting)
+    monkeypatch.setattr(wanting, "scale_down_window", drifting)
 
 
 def an_answer_from_the_plan_before(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,23 +153,29 @@ def an_answer_from_the_plan_before(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def cautious_growth(monkeypatch: pytest.MonkeyPatch) -> None:
     """One replica at a time, to be on the safe side."""
-    real = deciding._room
+    real = wanting.want
 
-    def one_more(service: Any, pool: Any, seen: Any, replicas: int, *rest: Any) -> Room:
-        room = real(service, pool, seen, replicas, *rest)
-        return Room(min(room.replicas or 0, replicas + 1), Reason.LOW_VRAM)
+    def one_more(*arguments: Any) -> Any:
+        wanted = real(*arguments)
+        if isinstance(wanted, Decision):
+            return wanted
+        return replace(wanted, unlimited=min(wanted.unlimited, wanted.replicas + 1))
 
-    monkeypatch.setattr(deciding, "_room", one_more)
+    monkeypatch.setattr(planning, "want", one_more)
 
 
 def silent_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     """A limit that leaves no reason."""
-    real = deciding._room
+    real = answering.answer
 
-    def silent(*arguments: Any) -> Room:
-        return real(*arguments)._replace(reason=None)
+    def silent(*arguments: Any) -> Decision:
+        return replace(real(*arguments), reasons=(Reason.DEMAND,))
 
-    monkeypatch.setattr(deciding, "_room", silent)
+    monkeypatch.setattr(planning, "answer", silent)
+
+
+def _unguarded(key: Any, service: Any, time_s: float, step: Callable[..., Any], *arguments: Any) -> Any:
+    return step(*arguments)
 
 
 @pytest.mark.parametrize(
@@ -187,7 +200,7 @@ def test_the_property_finds_it(
     plant: Callable[[pytest.MonkeyPatch], None], law: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plant(monkeypatch)
-    monkeypatch.setattr("scaler.planning.plan._decide_safely", deciding.decide)  # a plant that raises finds nothing
+    monkeypatch.setattr(planning, "_safely", _unguarded)  # a plant that raises finds nothing
     hunt = settings(
         max_examples=800,
         database=None,

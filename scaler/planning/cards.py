@@ -31,8 +31,13 @@ def _matches(pattern: str, name: str) -> bool:
 
 def is_placeable(card: CardReading, pool: PoolPolicy) -> bool:
     """Whether a replica may land on the card: it has a free slot, or its slots are not known."""
-    slots = pool.slots_per_card if pool.slots_per_card is not None else card.slots
+    slots = slots_of(card, pool)
     return slots is None or sum(card.pods.values()) < slots
+
+
+def slots_of(card: CardReading, pool: PoolPolicy) -> int | None:
+    """The card's time-slice places; None where nobody tells."""
+    return pool.slots_per_card if pool.slots_per_card is not None else card.slots
 
 
 def hosts(cards: Mapping[CardKey, CardReading]) -> dict[WorkloadKey, list[CardReading]]:
@@ -86,6 +91,5 @@ def unshared_workloads(cards: PoolCards, operator: OperatorPolicy) -> set[Worklo
     alone, shared = set[WorkloadKey](), set[WorkloadKey]()
     for pool in operator.pools:
         for _, card in cards[pool.name]:
-            slots = pool.slots_per_card if pool.slots_per_card is not None else card.slots
-            (alone if slots == 1 else shared).update(card.pods)
+            (alone if slots_of(card, pool) == 1 else shared).update(card.pods)
     return alone - shared

@@ -1,19 +1,190 @@
-"""How many more replicas of a service surely fit: on the tightest card, since the scheduler does not see VRAM."""
+"""How many more replicas fit, wherever they land: the scheduler counts slots and does not see VRAM."""
 
 from __future__ import annotations
 
-from scaler.planning.watermark import PoolMoment
-from scaler.policy import ServicePolicy
-from scaler.quantity import Level
+import heapq
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from scaler.policy import Placement
+from scaler.signals.footprint import CardClass
+
+UNLIMITED = 1 << 40  # slots that nobody told of
 
 
-def fitting_replicas(moment: PoolMoment, low: Level, service: ServicePolicy, starting: int) -> int | None:
-    """Further replicas that leave the low watermark free even if all of them land on the tightest card.
+class Room(NamedTuple):
+    """What a card has for new replicas: VRAM above the low watermark that nobody on it will take, and free slots."""
 
-    `starting` replicas are asked for but not ready: their VRAM is spoken for already. None where vramPerReplica is not
-    given or the free VRAM is not known: then only the watermark speaks.
-    """
-    if service.vram_per_replica is None or moment.free_bytes is None:
-        return None
-    room = moment.free_bytes - low.of(moment.total_bytes)
-    return max(0, int(room // service.vram_per_replica) - max(0, starting))
+    card: CardClass
+    room_bytes: float
+    slots: int
+
+
+class Need(NamedTuple):
+    """What one replica takes of each of `cards` cards, by class, and what its own, tighter watermark adds to the
+    pool's."""
+
+    held_bytes: Mapping[CardClass, float]
+    cards: int
+    extra_bytes: Mapping[CardClass, float]
+
+
+class Headroom(Protocol):
+    """Rooms with outstanding replicas in them: those that are granted or started, and not yet in the free VRAM."""
+
+    def fits(self, need: Need, replicas: int = 1) -> bool:
+        """Whether so many more leave every watermark whole, by the pool's assumption of where they land."""
+        ...
+
+    def is_whole(self) -> bool:
+        """Whether what is outstanding leaves every watermark whole."""
+        ...
+
+    def add(self, need: Need, replicas: int = 1) -> None:
+        """Counts so many more as outstanding, whether they fit or not."""
+        ...
+
+    def copy(self) -> Headroom: ...
+
+
+def headroom(placement: Placement, rooms: Iterable[Room], pending: int) -> Headroom:
+    """The rooms of a pool without anything outstanding; `pending` replicas may wait for slots that do not exist yet."""
+    if placement == "roomiest":
+        return Roomiest.of(rooms, pending)
+    return Worst.of(rooms, pending)
+
+
+@dataclass(slots=True)
+class _Alike:
+    """Cards of one class with equally many free slots, by the tightest of them. The largest outstanding footprints, as
+    many as there are slots, may all land on it; `taken` is the heap of these, smallest first."""
+
+    room_bytes: float
+    slots: int
+    taken: list[float] = field(default_factory=list)
+    taken_bytes: float = 0.0
+
+    def with_more(self, held_bytes: float, units: int) -> float:
+        """What the largest would take together with so many more of that size."""
+        free = min(units, self.slots - len(self.taken))
+        more = free * held_bytes
+        if units > free and self.taken:
+            smallest = self.taken[:1] if units - free == 1 else heapq.nsmallest(units - free, self.taken)
+            more += sum(held_bytes - each for each in smallest if each < held_bytes)
+        return self.taken_bytes + more
+
+    def add(self, held_bytes: float, units: int) -> None:
+        self.taken_bytes = self.with_more(held_bytes, units)
+        if self.slots == UNLIMITED:  # all of them count: no need to tell them apart
+            return
+        for _ in range(min(units, self.slots)):
+            if len(self.taken) < self.slots:
+                heapq.heappush(self.taken, held_bytes)
+            elif self.taken[0] < held_bytes:
+                heapq.heapreplace(self.taken, held_bytes)
+            else:
+                break
+
+
+@dataclass(slots=True)
+class Worst:
+    """Any card may get as many of the outstanding replicas as it has free slots, and the largest of them."""
+
+    alike: dict[tuple[CardClass, int], _Alike]
+    slots: int
+
+    @classmethod
+    def of(cls, rooms: Iterable[Room], pending: int) -> Worst:
+        alike: dict[tuple[CardClass, int], _Alike] = {}
+        slots = pending
+        for room in rooms:
+            slots += room.slots
+            if room.slots > 0:
+                place = alike.setdefault((room.card, room.slots), _Alike(room.room_bytes, room.slots))
+                place.room_bytes = min(place.room_bytes, room.room_bytes)
+        return cls(alike, slots)
+
+    def fits(self, need: Need, replicas: int = 1) -> bool:
+        units = replicas * need.cards
+        return units <= self.slots and all(
+            cards.with_more(need.held_bytes[card], units) <= cards.room_bytes - need.extra_bytes.get(card, 0.0)
+            for (card, _), cards in self.alike.items()
+        )
+
+    def is_whole(self) -> bool:
+        return self.slots >= 0 and all(cards.taken_bytes <= cards.room_bytes for cards in self.alike.values())
+
+    def add(self, need: Need, replicas: int = 1) -> None:
+        units = replicas * need.cards
+        self.slots -= units
+        for (card, _), cards in self.alike.items():
+            cards.add(need.held_bytes[card], units)
+
+    def copy(self) -> Worst:
+        return Worst(
+            {place: _Alike(c.room_bytes, c.slots, [*c.taken], c.taken_bytes) for place, c in self.alike.items()},
+            self.slots,
+        )
+
+
+@dataclass(slots=True)
+class Roomiest:
+    """Each replica lands where most VRAM is free, as with a scheduler that sees VRAM: one card after the other."""
+
+    rooms: dict[CardClass, list[tuple[float, int]]]  # per class a heap of (-room, slots), the roomiest first
+    pending: int
+    missing_bytes: float = 0.0
+
+    @classmethod
+    def of(cls, rooms: Iterable[Room], pending: int) -> Roomiest:
+        heaps: dict[CardClass, list[tuple[float, int]]] = {}
+        for room in rooms:
+            if room.slots > 0:
+                heaps.setdefault(room.card, []).append((-room.room_bytes, room.slots))
+        for heap in heaps.values():
+            heapq.heapify(heap)
+        return cls(heaps, pending)
+
+    def fits(self, need: Need, replicas: int = 1) -> bool:
+        if replicas * need.cards == 1:
+            left = self._best(need)
+            return self.is_whole() and (left[0] >= 0.0 if left is not None else self.pending > 0)
+        tried = self.copy()
+        for _ in range(replicas * need.cards):
+            if not tried.fits(need._replace(cards=1)):
+                return False
+            tried.add(need._replace(cards=1))
+        return True
+
+    def is_whole(self) -> bool:
+        return self.missing_bytes == 0.0 and self.pending >= 0
+
+    def add(self, need: Need, replicas: int = 1) -> None:
+        for _ in range(replicas * need.cards):
+            best = self._best(need)
+            if best is None:
+                self.pending -= 1
+                continue
+            left, card = best
+            room, slots = self.rooms[card][0]
+            held = need.held_bytes[card]
+            self.missing_bytes += max(0.0, -(left + need.extra_bytes.get(card, 0.0)))
+            if slots > 1:
+                heapq.heapreplace(self.rooms[card], (room + held, slots - 1))
+            else:
+                heapq.heappop(self.rooms[card])
+
+    def _best(self, need: Need) -> tuple[float, CardClass] | None:
+        """The class whose roomiest card has most left with one more on it; None where no slot is free."""
+        return max(
+            (
+                (-heap[0][0] - need.held_bytes[card] - need.extra_bytes.get(card, 0.0), card)
+                for card, heap in self.rooms.items()
+                if heap
+            ),
+            default=None,
+        )
+
+    def copy(self) -> Roomiest:
+        return Roomiest({card: [*heap] for card, heap in self.rooms.items()}, self.pending, self.missing_bytes)

@@ -7,34 +7,54 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from scaler.planning.cards import PoolCards, short_cards, unshared_workloads
-from scaler.planning.replicas import STARTING_S
+from scaler.planning.forecast import POINT_S, TREND_S, Points, noted, soonest
+from scaler.planning.promises import Promises, kept
+from scaler.planning.storm import failing, storm_cards
+from scaler.planning.supply import STARTING_S, Count, counted
 from scaler.planning.watermark import LOST_CARD_S, PoolMoment, observe
 from scaler.policy import OperatorPolicy
 from scaler.signals.carried import Carried
 from scaler.signals.derive import OOM_EVIDENCE_S, Derivation, Moment, derive
-from scaler.snapshot import Snapshot, WorkloadKey
+from scaler.signals.footprint import Footprints
+from scaler.signals.retries import oom_candidates_per_s
+from scaler.signals.vram_lessons import Marked, vram_lessons
+from scaler.snapshot import CardKey, Snapshot, WorkloadKey
 
 NO_LESSONS = Carried()
+NO_FOOTPRINTS = Footprints()
 
 
 @dataclass(frozen=True, slots=True)
 class WorkloadMemory:
-    """One Deployment's past: moments over twice the longest scale-down window, lessons over the learning window."""
+    """One Deployment's past: moments over twice the longest scale-down window, lessons over the learning window, its
+    replicas over STARTING_S. `seen_s` is when it was seen last."""
 
+    seen_s: float
     moments: tuple[Moment, ...] = ()
     carried: Carried = NO_LESSONS
+    footprints: Footprints = NO_FOOTPRINTS
+    counts: tuple[Count, ...] = ()
 
 
-NOTHING = WorkloadMemory()
+NOTHING = WorkloadMemory(0.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Everything that a plan remembers. Equal histories give equal memories; nothing in it outlives its window."""
+    """Everything that a plan remembers. Equal histories give equal memories; nothing in it outlives its window.
+
+    Attributes:
+        marked: the cards at the last moment that taught. trends: free VRAM per card, a point a minute.
+        promises: what services may have been told within PROMISE_S. They alone depend on which
+            ScaledObjects were asked about, and on nothing older than that.
+    """
 
     time_s: float | None = None
     workloads: Mapping[WorkloadKey, WorkloadMemory] = field(default_factory=dict)
     pools: Mapping[str, tuple[PoolMoment, ...]] = field(default_factory=dict)
+    marked: Marked | None = None
+    trends: Mapping[CardKey, Points] = field(default_factory=dict)
+    promises: Promises = field(default_factory=dict)
 
 
 def moments_window_s(operator: OperatorPolicy) -> float:
@@ -48,7 +68,7 @@ def horizon_s(operator: OperatorPolicy) -> float:
 
     Lessons reach further back (timing.learnWindow), at the coarser steps of timing.learnEvery.
     """
-    longest_s = max(moments_window_s(operator), operator.timing.watermark_window_s, LOST_CARD_S)
+    longest_s = max(moments_window_s(operator), operator.timing.watermark_window_s, LOST_CARD_S, TREND_S + POINT_S)
     return longest_s + operator.timing.tick_s
 
 
@@ -58,21 +78,30 @@ def remember(
     """The memory with this snapshot in it, and what was derived from it for each workload that can be seen, asked
     about by KEDA or not. What has left its window is forgotten."""
     time_s, timing = snapshot.taken_at_s, operator.timing
-    # The first moment in each learning interval of the wall clock teaches: instances agree on it without talking.
     last_s = memory.time_s if memory.time_s is not None else time_s
-    every_s = timing.learn_every_s
-    is_lesson_due = time_s % every_s == 0 or time_s // every_s > last_s // every_s
+    is_lesson_due = _is_due(time_s, last_s, timing.learn_every_s)
     oldest_moment_s, oldest_lesson_s = time_s - moments_window_s(operator), time_s - timing.learn_window_s
     short, unshared = short_cards(cards, operator), unshared_workloads(cards, operator)
+    marked, vram_taught = memory.marked, {}
+    if is_lesson_due:
+        before = marked if marked is not None and time_s - marked.time_s < 1.5 * timing.learn_every_s else None
+        in_oom = {w for w, seen in snapshot.workloads.items() if oom_candidates_per_s(seen) > 0.0 and short.host(w)}
+        vram_taught = vram_lessons(snapshot, cards, before, in_oom, timing.stale_after_s)
+        marked = Marked(time_s, snapshot.cards)
 
     workloads: dict[WorkloadKey, WorkloadMemory] = {}
     derived: dict[WorkloadKey, Derivation] = {}
-    for key in memory.workloads.keys() | snapshot.workloads.keys():
+    for key in memory.workloads.keys() | snapshot.workloads.keys() | vram_taught.keys():
         past, reading = memory.workloads.get(key, NOTHING), snapshot.workloads.get(key)
         # A new revision may need more of everything: what was learnt of the old one is void.
         created_s = (reading.revision_created_s or 0.0) if reading is not None else 0.0
         created_s = created_s if created_s <= time_s else 0.0  # a clock in the future voids nothing
         carried = past.carried.since(max(oldest_lesson_s, created_s))
+        footprints = past.footprints.since(oldest_lesson_s)
+        if key in vram_taught:
+            footprints = footprints.and_learnt(vram_taught[key], created_s)
+        seen_s = time_s if reading is not None else past.seen_s
+        counts = counted(past.counts, time_s, reading, timing.stale_after_s) if seen_s > time_s - STARTING_S else ()
         moments = past.moments[_expired(past.moments, oldest_moment_s) :]
         if reading is not None:
             known = NO_LESSONS if key in unshared else carried
@@ -82,16 +111,31 @@ def remember(
                 moments = (*moments, derivation.moment)
                 if is_lesson_due and derivation.lesson is not None:
                     carried = carried.and_learnt(derivation.lesson)
-        if moments or carried.lessons:
-            workloads[key] = WorkloadMemory(moments, carried)
+        if moments or carried.lessons or footprints.lessons or counts:
+            workloads[key] = WorkloadMemory(seen_s, moments, carried, footprints, counts)
 
+    trends = memory.trends
+    if _is_due(time_s, last_s, POINT_S):
+        trends = noted(trends, time_s, snapshot.cards, timing.stale_after_s)
+    failed = failing(derived)
     pools: dict[str, tuple[PoolMoment, ...]] = {}
     for pool in operator.pools:
         past_moments = memory.pools.get(pool.name, ())
-        kept = (m for m in past_moments if m.time_s > time_s - timing.watermark_window_s)
-        before = past_moments[-1] if past_moments else None
-        pools[pool.name] = (*kept, observe(time_s, cards[pool.name], pool, timing.stale_after_s, before))
-    return Memory(time_s, workloads, pools), derived
+        recent = tuple(m for m in past_moments if m.time_s > time_s - timing.watermark_window_s)
+        own_cards = cards[pool.name]
+        now = observe(time_s, own_cards, pool, timing.stale_after_s, past_moments[-1] if past_moments else None)
+        falling = soonest(time_s, own_cards, trends, pool, pool.startup_s, timing.stale_after_s)
+        now = now._replace(
+            storm=storm_cards(now, recent, own_cards, failed, short.named) if failed else (),
+            falling=falling[0] if falling else None,
+        )
+        pools[pool.name] = (*recent, now)
+    return Memory(time_s, workloads, pools, marked, trends, kept(memory.promises, time_s)), derived
+
+
+def _is_due(time_s: float, last_s: float, every_s: float) -> bool:
+    """The first moment in each interval of the wall clock: instances agree on it without talking."""
+    return time_s % every_s == 0 or time_s // every_s > last_s // every_s
 
 
 def _expired(moments: tuple[Moment, ...], oldest_s: float) -> int:

@@ -1,14 +1,27 @@
-"""The whole decision on one page: what was seen, what is a service's own, what it needs, what the cards allow."""
+"""The whole decision on one page: what was seen, what each service wants, what the cards allow, who gets it."""
 
 from __future__ import annotations
 
-from scaler.decision import Decision, FleetPlan
+from collections.abc import Callable
+from dataclasses import replace
+from typing import ParamSpec, TypeVar
+
+from scaler.decision import Decision, FleetPlan, PoolState
+from scaler.planning.answers import answer
+from scaler.planning.barriers import pool_barrier
 from scaler.planning.cards import cards_by_pool, hosts
-from scaler.planning.decide import Seen, decide, unknown
+from scaler.planning.leaks import leaks
 from scaler.planning.memory import NOTHING, Memory, remember
-from scaler.planning.watermark import pool_state, watch
-from scaler.policy import FleetPolicy, OperatorPolicy, ServiceKey, ServicePolicy
+from scaler.planning.promises import with_new
+from scaler.planning.reclaim import reclaim
+from scaler.planning.shares import allot
+from scaler.planning.wants import Seen, Want, unknown, want
+from scaler.planning.watermark import alarms, pool_state, watch
+from scaler.policy import FleetPolicy, ServiceKey, ServicePolicy
 from scaler.snapshot import Snapshot, WorkloadKey
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def plan(snapshot: Snapshot, policy: FleetPolicy, memory: Memory) -> tuple[FleetPlan, Memory]:
@@ -23,16 +36,22 @@ def plan(snapshot: Snapshot, policy: FleetPolicy, memory: Memory) -> tuple[Fleet
     cards = cards_by_pool(snapshot.cards, operator)
     memory, derived = remember(snapshot, operator, memory, cards)
 
-    # What the cards allow: one state of the watermark for the whole pool.
-    watches = {
-        pool.name: watch(memory.pools[pool.name], pool.low_watermark, pool.high_watermark, pool)
-        for pool in operator.pools
-    }
-    pools = {pool.name: pool_state(memory.pools[pool.name][-1], watches[pool.name], pool) for pool in operator.pools}
+    # What the cards allow at all: each pool's watermark, and what else bars it from scaling up.
+    moments, watches, barriers = memory.pools, {}, {}
+    pools: dict[str, PoolState] = {}
+    problems = [*snapshot.problems]
+    for pool in operator.pools:
+        past = moments[pool.name]
+        watches[pool.name] = watch(past, pool.low_watermark, pool.high_watermark, pool)
+        barriers[pool.name] = barrier = pool_barrier(past, pool)
+        reason = barrier.reason if barrier is not None else None
+        pools[pool.name] = state = pool_state(past[-1], watches[pool.name], reason, pool, operator.timing)
+        problems += alarms(state, pool)
 
-    # What each service needs, and what it is granted.
+    # What each service wants by itself: its own load, its own past.
     sits_on = hosts(snapshot.cards)
     decisions: dict[ServiceKey, Decision] = {}
+    wants: dict[str, dict[ServiceKey, Want]] = {pool.name: {} for pool in operator.pools}
     for key, service in policy.services.items():
         workload = WorkloadKey(key.namespace, service.deployment)
         seen = Seen(
@@ -40,17 +59,41 @@ def plan(snapshot: Snapshot, policy: FleetPolicy, memory: Memory) -> tuple[Fleet
             reading=snapshot.workloads.get(workload),
             derivation=derived.get(workload),
             moments=memory.workloads.get(workload, NOTHING).moments,
-            pool_moments=memory.pools[service.pool],
+            promises=memory.promises.get(key, ()),
+            pool_moments=moments[service.pool],
             watch=watches[service.pool],
-            cards=sits_on.get(workload, []),
+            barrier=barriers[service.pool],
+            cards=sits_on.get(workload, ()),
         )
-        decisions[key] = _decide_safely(key, service, operator, seen)
-    return FleetPlan(time_s, decisions, pools, snapshot.problems), memory
+        wanted = _safely(key, service, time_s, want, key, service, operator, seen)
+        if isinstance(wanted, Want):
+            wants[service.pool][key] = wanted
+        else:
+            decisions[key] = wanted
+
+    # Who gets the room: all claims of a pool at once, in bytes, beside what is started or promised already.
+    told: dict[ServiceKey, tuple[int, int]] = {}
+    for pool in operator.pools:
+        claimants, own_cards = wants[pool.name], cards[pool.name]
+        allotments = allot(snapshot, policy, memory, pool, own_cards, claimants)
+        giving_way = reclaim(pool, claimants, allotments, memory)
+        for key, wanted in claimants.items():
+            service, final = policy.services[key], wanted
+            if giving_way is not None and giving_way.key == key:
+                final = giving_way
+            decisions[key] = _safely(key, service, time_s, answer, final, allotments.get(key), policy.is_settled)
+        told |= {key: (claimants[key].replicas, each.at_most) for key, each in allotments.items()}
+        problems += leaks(own_cards, pool, memory, operator.timing.stale_after_s)
+    memory = replace(memory, promises=with_new(memory.promises, time_s, told))
+    in_order = {key: decisions[key] for key in policy.services}
+    return FleetPlan(time_s, in_order, pools, tuple(problems)), memory
 
 
-def _decide_safely(key: ServiceKey, service: ServicePolicy, operator: OperatorPolicy, seen: Seen) -> Decision:
+def _safely(
+    key: ServiceKey, service: ServicePolicy, time_s: float, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+) -> T | Decision:
     """One service's fault is its own: it becomes unknown, and the others are decided as ever."""
     try:
-        return decide(key, service, operator, seen)
+        return step(*args, **kwargs)
     except Exception as fault:
-        return unknown(key, service, seen.time_s, f"internal fault: {type(fault).__name__}: {fault}")
+        return unknown(key, service, time_s, f"internal fault: {type(fault).__name__}: {fault}")

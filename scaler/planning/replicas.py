@@ -68,16 +68,20 @@ def bounded(replicas: int, service: ServicePolicy, pool: PoolPolicy) -> int:
 
 
 class Window(NamedTuple):
-    """The highest demand of the scale-down window; `covered` is False while less than the window has been seen."""
+    """The highest demand of the window, `raw` before floor and ceiling; `covered` is False while less than the window
+    has been seen."""
 
     replicas: int
     covered: bool
+    raw: int
 
 
-def scale_down_window(moments: Sequence[Moment], time_s: float, service: ServicePolicy, pool: PoolPolicy) -> Window:
-    """The highest demand from `time_s`, the newest moment's, back over the window. The load grows in each of its
-    parts, so the replicas for the highest of each part bound the highest of the replicas."""
-    start_s = time_s - pool.scale_down_window_s
+def scale_down_window(
+    moments: Sequence[Moment], time_s: float, service: ServicePolicy, pool: PoolPolicy, window_s: float | None = None
+) -> Window:
+    """The highest demand from `time_s`, the newest moment's, back over the pool's scaleDownWindow (or `window_s`). The
+    load grows in each of its parts, so the replicas for the highest of each part bound the highest of the replicas."""
+    start_s = time_s - (pool.scale_down_window_s if window_s is None else window_s)
     covered = False
     inflight = queued = gpu_busy = present = carried_floor = 0.0
     later_s = time_s
@@ -95,7 +99,8 @@ def scale_down_window(moments: Sequence[Moment], time_s: float, service: Service
             covered = True
             break
     highest = OwnLoad(inflight, queued, gpu_busy, present, carried_floor)
-    return Window(bounded(replicas_for(highest, service, pool), service, pool), covered)
+    raw = replicas_for(highest, service, pool)
+    return Window(bounded(raw, service, pool), covered, raw)
 
 
 def least_told(
@@ -123,17 +128,3 @@ def least_told(
 
 
 _HPA_SYNC_S = 15.0  # kube-controller-manager's --horizontal-pod-autoscaler-sync-period: an answer is acted on that late
-
-
-# A replica that is not ready for longer is no longer starting: its pod loops, or no node takes it.
-STARTING_S = 600.0
-
-
-def starting_replicas(moments: Sequence[Moment], replicas: int, ready: int, time_s: float) -> int:
-    """Replicas that are asked for and on their way: not those that were missing all through the last 10 minutes."""
-    least = replicas - ready
-    for moment in reversed(moments):
-        least = min(least, moment.spec_replicas - moment.ready_replicas)
-        if moment.time_s <= time_s - STARTING_S:
-            return max(0, replicas - ready - max(0, least))
-    return max(0, replicas - ready)

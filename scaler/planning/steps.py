@@ -72,10 +72,12 @@ def watermark_step(now: PoolMoment, state: Watch, low: Level, high: Level, pool:
     return Step("free-vram", now.free_bytes, "bytes", text)
 
 
-def room_step(now: PoolMoment, low: Level, service: ServicePolicy, starting: int, fitting: int) -> Step:
-    """How many replicas fit above the watermark."""
-    footprint = format_bytes(service.vram_per_replica or 0)
-    text = f"replicas of {footprint} (vramPerReplica) that fit above {format_bytes(low.of(now.total_bytes))}"
-    if starting > 0:
-        text += f", less {starting} that are still starting"
-    return Step("fitting", fitting, "replicas", text)
+def demand_text(raw: int, demand: int, service: ServicePolicy, pool: PoolPolicy) -> str:
+    """How demand comes from the load, and what floor or ceiling made of it."""
+    target = service.target_concurrency or pool.target_concurrency
+    text = f"own requests in flight / {target:g} a replica, rounded up"
+    if raw < demand:
+        return f"{text}: {raw}, raised to minReplicas"
+    if raw > demand:
+        return f"{text}: {raw}, cut to maxReplicas"
+    return text

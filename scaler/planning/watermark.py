@@ -8,19 +8,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from scaler.decision import PoolState
+from scaler.decision import PoolState, Reason
 from scaler.planning.cards import is_placeable, is_short, level_bytes
-from scaler.policy import PoolPolicy
+from scaler.planning.forecast import Falling
+from scaler.policy import PoolPolicy, Timing
 from scaler.quantity import Level
 from scaler.signals.freshness import free_bytes
-from scaler.snapshot import CardKey, CardReading
+from scaler.snapshot import CardKey, CardReading, Problem
 
 
 class PoolMoment(NamedTuple):
     """The free VRAM that counts for a pool at one moment; `free_bytes` is None while it cannot be seen.
 
     `short` are the cards below the high watermark; `lost` are those that were, and have vanished since so many Unix
-    seconds: an exporter that dies beside a full card must not look like room.
+    seconds: an exporter that dies beside a full card must not look like room. `storm` are the cards on which services
+    fail for lack of VRAM; `falling` is the card that will be short before a replica granted now holds its VRAM.
     """
 
     time_s: float
@@ -30,6 +32,8 @@ class PoolMoment(NamedTuple):
     cards: int
     short: frozenset[CardKey] = frozenset()
     lost: tuple[tuple[CardKey, float], ...] = ()
+    storm: tuple[CardKey, ...] = ()
+    falling: Falling | None = None
 
 
 class Watch(NamedTuple):
@@ -110,12 +114,13 @@ def watch(moments: tuple[PoolMoment, ...], low: Level, high: Level, pool: PoolPo
     """
     armed_since: float | None = None
     quiet_since: float | None = None
-    blind = False
+    blind_since: float | None = None
     for moment in moments:
-        blind = moment.free_bytes is None
         if moment.free_bytes is None:
             quiet_since = None
+            blind_since = blind_since if blind_since is not None else moment.time_s
             continue
+        blind_since = None
         if moment.free_bytes < low.of(moment.total_bytes):
             armed_since = armed_since if armed_since is not None else moment.time_s
             quiet_since = None
@@ -125,14 +130,17 @@ def watch(moments: tuple[PoolMoment, ...], low: Level, high: Level, pool: PoolPo
                 armed_since = None
         else:
             quiet_since = None
-    if blind and pool.blind == "hold" and armed_since is None:
-        return Watch(True, moments[-1].time_s)
+    if blind_since is not None and pool.blind == "hold" and armed_since is None:
+        return Watch(True, blind_since)
     return Watch(armed_since is not None, armed_since)
 
 
-def pool_state(now: PoolMoment, state: Watch, pool: PoolPolicy) -> PoolState:
+def pool_state(now: PoolMoment, state: Watch, barrier: Reason | None, pool: PoolPolicy, timing: Timing) -> PoolState:
     """The pool's part of the plan, by its own watermarks."""
     seen = now.free_bytes is not None
+    # No veto is remembered for longer than the window.
+    alarm_after_s = min(pool.alarm_after_s, timing.watermark_window_s - timing.tick_s)
+    stood_s = now.time_s - state.since_s if state.vetoed and state.since_s is not None else 0.0
     return PoolState(
         name=pool.name,
         free_bytes=now.free_bytes,
@@ -142,7 +150,17 @@ def pool_state(now: PoolMoment, state: Watch, pool: PoolPolicy) -> PoolState:
         vetoed=state.vetoed,
         vetoed_since_s=state.since_s,
         cards=now.cards,
+        barrier=barrier,
+        alarm=stood_s >= alarm_after_s,
     )
+
+
+def alarms(state: PoolState, pool: PoolPolicy) -> list[Problem]:
+    """A line for a veto that has stood for alarmAfter: nobody scales up, and nobody may have noticed."""
+    if not state.alarm:
+        return []
+    why = "free VRAM has been short" if state.free_bytes is not None else "free VRAM cannot be seen"
+    return [Problem("veto", f"pool {state.name}: no scale-up for {pool.alarm_after_s / 60:g} minutes and more: {why}")]
 
 
 def tighter(pool: PoolPolicy, wanted: Level | None, total_bytes: float) -> tuple[Level, Level]:

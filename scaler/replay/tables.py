@@ -128,7 +128,7 @@ def _pools(accounts: Sequence[PoolAccount], clock: _Clock) -> Table:
 
 def _problems(problems: Mapping[Problem, ProblemAccount], clock: _Clock) -> Table:
     table = _table(
-        "\nNot seen, or doubted, by the source", ("signal", False), ("why", False), ("first", False), ("steps", True)
+        "\nNot seen, doubted, or suspect", ("signal", False), ("why", False), ("first", False), ("steps", True)
     )
     for problem, account in problems.items():
         table.add_row(problem.signal, problem.text, clock.at(account.first_s), str(account.steps))

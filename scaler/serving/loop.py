@@ -159,7 +159,8 @@ class TickLoop:
             log.warning("history incomplete: scale-downs wait until their window is filled", reason=fault)
 
     async def _plan(self, snapshot: Snapshot, begun_s: float) -> None:
-        fleet, started_s = FleetPolicy(self._operator, self._registry.policies()), time.perf_counter()
+        started_s = time.perf_counter()
+        fleet = FleetPolicy(self._operator, self._registry.policies(), self._registry.is_settled)
         try:
             planned, self._memory = await _in_thread(self._planner, snapshot, fleet, self._memory)
         except Exception as fault:

@@ -40,7 +40,10 @@ class Registry:
         kept: Mapping[ServiceKey, ServicePolicy] | None = None,
         most: int = MOST_SCALED_OBJECTS,
         steady_s: Callable[[], float] = time.monotonic,
+        settle_s: float | None = None,
     ) -> None:
+        self._settle_s = operator.settle_s if settle_s is None else settle_s
+        self._first_asked_s: float | None = None
         self._operator, self._most, self._steady_s = operator, most, steady_s
         self._known: dict[tuple[str, str], ScaledObject] = {
             key: ScaledObject(key, None, policy, "", None) for key, policy in (kept or {}).items()
@@ -54,12 +57,20 @@ class Registry:
     def is_full(self) -> bool:
         return len(self._known) >= self._most
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether KEDA has asked for long enough: each ScaledObject has come up, and what another instance told before
+        has been seen or is void. Before the first call nobody is told anything."""
+        return self._first_asked_s is None or self._steady_s() - self._first_asked_s >= self._settle_s
+
     def ask(self, namespace: str, name: str, metadata: Mapping[str, str]) -> ScaledObject:
         """The ScaledObject as KEDA describes it now. A changed policy is planned with at the next tick.
 
         In the usual case one look-up and one comparison of 12 entries, 3 us; metadata is read once for each change.
         """
         given = dict(metadata)
+        if self._first_asked_s is None:
+            self._first_asked_s = self._steady_s()
         known = self._known.get((namespace, name))
         if known is None:
             return self._meet(namespace, name, given)
@@ -82,6 +93,8 @@ class Registry:
         gone = [place for place, each in self._known.items() if each.asked_s is not None and each.asked_s < oldest_s]
         for place in gone:
             del self._known[place]
+        if gone and all(each.asked_s is None for each in self._known.values()):
+            self._first_asked_s = None  # KEDA asks another instance now
         return {each.key: each.policy for each in self._known.values() if each.policy is not None}
 
     def _meet(self, namespace: str, name: str, metadata: dict[str, str]) -> ScaledObject:

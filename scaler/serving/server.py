@@ -22,7 +22,7 @@ from scaler._pb.externalscaler_pb2_grpc import add_ExternalScalerServicer_to_ser
 from scaler.planning.plan import plan
 from scaler.policy import OperatorPolicy, ServiceKey, ServicePolicy
 from scaler.serving.board import Board
-from scaler.serving.clock import Clock, WallClock
+from scaler.serving.clock import Clock, Playback, WallClock
 from scaler.serving.history import Planner
 from scaler.serving.loop import TickLoop
 from scaler.serving.registry import Registry
@@ -82,7 +82,9 @@ class Service:
         self.grpc_address, self.http_address = grpc_address, http_address
         clock = clock or WallClock()
         self.board = Board(clock, operator.timing.stale_after_s)
-        self.registry = Registry(operator, kept)
+        # What is played has no other instance that could have promised anything.
+        settle_s = 0.0 if isinstance(clock, Playback) else None
+        self.registry = Registry(operator, kept, settle_s=settle_s)
         self.loop = TickLoop(source, operator, self.registry, self.board, clock, planner)
         self.servicer = Servicer(self.registry, self.board)
         queries = (lambda: source.stats) if isinstance(source, PrometheusSource) else dict

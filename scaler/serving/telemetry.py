@@ -129,16 +129,20 @@ def _pools(plan: FleetPlan) -> Iterable[Metric]:
     high = _family("pool_high_watermark_bytes", "Free VRAM at which a veto may end.", ("pool",))
     veto = _family("pool_veto", "1 while no scale-up passes.", ("pool",))
     since = _family("pool_veto_since_timestamp_seconds", "Since when the veto stands (Unix time).", ("pool",))
+    alarm = _family("pool_veto_alarm", "1 while a veto has stood for alarmAfter.", ("pool",))
+    barrier = _family("pool_barrier", "1 while the pool is barred besides its watermark.", ("pool", "reason"))
     cards = _family("pool_cards", "Cards of the pool that are seen.", ("pool",))
     for name, pool in plan.pools.items():
         readings = (
             (free, pool.free_bytes), (low, pool.low_bytes), (high, pool.high_bytes), (veto, pool.vetoed),
-            (since, pool.vetoed_since_s), (cards, pool.cards),
+            (since, pool.vetoed_since_s), (alarm, pool.alarm), (cards, pool.cards),
         )  # fmt: skip
         for family, value in readings:
             if value is not None:
                 family.add_metric((name,), value)
-    return free, low, high, veto, since, cards
+        if pool.barrier is not None:
+            barrier.add_metric((name, str(pool.barrier)), 1)
+    return free, low, high, veto, since, alarm, barrier, cards
 
 
 def _family(name: str, text: str, labels: tuple[str, ...]) -> GaugeMetricFamily:

@@ -35,10 +35,7 @@ class Lesson(NamedTuple):
 
 
 class Flow(NamedTuple):
-    """One moment's fresh arrivals per second, and the replicas that are asked for to take them.
-
-    Asked for, not ready: a replica that a neighbour's load made unready is no reason for two more.
-    """
+    """One moment's fresh arrivals per second, and the replicas that take them (`derive` says which these are)."""
 
     time_s: float
     fresh_per_s: float
@@ -98,18 +95,24 @@ def needed_inflight(carried: Carried, flows: Sequence[Flow], inflight: float, wi
     are in flight at all. Two standard errors of their count are no excess.
     """
     now = flows[-1]
-    mean_per_s = sum(flow.fresh_per_s for flow in flows) / len(flows)
-    if not carried.loads or now.replicas <= 0 or mean_per_s * window_s < LEAST_COMPLETIONS:
+    if not carried.loads or now.replicas <= 0:
         return None
     highest_per_s = carried.loads[-1]
+    total_per_s, has_excess = 0.0, False
+    for _, fresh_per_s, replicas in flows:
+        total_per_s += fresh_per_s
+        has_excess = has_excess or fresh_per_s > highest_per_s * replicas
+    mean_per_s = total_per_s / len(flows)
+    if mean_per_s * window_s < LEAST_COMPLETIONS:
+        return None
     load_per_s = now.fresh_per_s / now.replicas / (1.0 + MARGIN_RATIO)
     index = min(bisect_left(carried.loads, load_per_s), len(carried.loads) - 1)
     error_per_s = 2.0 * math.sqrt(mean_per_s / window_s)
     queue, then_s = 0.0, flows[0].time_s
-    for flow in flows:
-        excess_per_s = flow.fresh_per_s - highest_per_s * flow.replicas - error_per_s
-        queue = max(0.0, queue + excess_per_s * (flow.time_s - then_s))
-        then_s = flow.time_s
+    for at_s, fresh_per_s, replicas in flows if has_excess else ():
+        excess_per_s = fresh_per_s - highest_per_s * replicas - error_per_s
+        queue = max(0.0, queue + excess_per_s * (at_s - then_s))
+        then_s = at_s
     needed = (now.fresh_per_s + min(queue, inflight) / DRAIN_S) * carried.times_s[index]
     floor = now.fresh_per_s / highest_per_s / (1.0 + MARGIN_RATIO) if load_per_s > highest_per_s else 0.0
     return Needed(needed, floor)

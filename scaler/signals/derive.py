@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from itertools import takewhile
 from typing import NamedTuple
 
 from scaler.policy import OperatorPolicy
@@ -20,6 +19,8 @@ CLEAN_FAILURE_RATIO = 0.01
 # After a card has room again its servers may go on failing: an arena that could not grow is not whole at once. While
 # failures go on, the evidence that the card was short holds so long.
 OOM_EVIDENCE_S = 600.0
+# A replica that was ready so long ago counts as carrying its part.
+WERE_READY_S = 600.0
 # So far back arrivals above the highest load seen may explain what waits now; who waits longer has given up.
 QUEUE_WINDOW_S = 300.0
 
@@ -32,10 +33,11 @@ class Moment(NamedTuple):
         own_ratio: part of `inflight` that own arrivals need by what was seen; the rest is the neighbours' doing.
         carried_floor: replicas that arrivals above all that was carried take at the highest load that was; else 0.
         queued: requests waiting. gpu_busy: own GPU time in busy cards.
-        flow: fresh arrivals and the replicas asked for to take them.
+        flow: fresh arrivals and the replicas that take them.
         spec_replicas / ready_replicas: as read then.
         is_whole: all ready pods were seen; if not, nothing less than the replicas was told.
         on_short_card: a pod sat on a card below its pool's high watermark, where a veto that stands ends.
+        oom_confirmed: attempts failed for lack of VRAM, by evidence.
     """
 
     time_s: float
@@ -49,6 +51,7 @@ class Moment(NamedTuple):
     ready_replicas: int
     is_whole: bool
     on_short_card: bool
+    oom_confirmed: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,6 @@ class Derivation:
     inflight_stable: float
     inflight_burst: float | None
     arrivals: Arrivals | None
-    oom_confirmed: bool
     needed: Needed | None
     taught: bool
     lesson: Lesson | None
@@ -91,13 +93,17 @@ def derive(
 
     largest = max(stable, (burst or 0.0) / (1.0 + BURST_TOLERANCE_RATIO))
     fresh = fresh_inflight(largest, flow, reading) if flow is not None else largest
-    replicas = max(reading.spec_replicas, reading.ready_replicas or 0)
-    flow_now = Flow(time_s, flow.fresh_per_s, replicas) if flow is not None else None
+    flow_now = Flow(time_s, flow.fresh_per_s, _carrying(time_s, reading, past)) if flow is not None else None
     needed: Needed | None = None
     if flow_now is not None and carried.lessons and reading.inflight_growth_per_s is not None:
-        recent = takewhile(lambda m: m.time_s > time_s - QUEUE_WINDOW_S, reversed(past))
-        flows = [m.flow for m in recent if m.flow is not None]
-        needed = needed_inflight(carried, [*reversed(flows), flow_now], fresh, operator.timing.stable_window_s)
+        flows = [flow_now]
+        for each in reversed(past):
+            if each.time_s <= time_s - QUEUE_WINDOW_S:
+                break
+            if each.flow is not None:
+                flows.append(each.flow)
+        flows.reverse()
+        needed = needed_inflight(carried, flows, fresh, operator.timing.stable_window_s)
     own_ratio = min(1.0, needed.inflight / fresh) if needed is not None and fresh > 0.0 else 1.0
 
     moment = Moment(
@@ -112,9 +118,20 @@ def derive(
         ready_replicas=reading.ready_replicas or 0,
         is_whole=covers_all_pods(reading),
         on_short_card=on_short_card,
+        oom_confirmed=oom_confirmed,
     )
     lesson = _lesson(time_s, reading, stable, operator)
-    return Derivation(moment, stable, burst, flow, oom_confirmed, needed, bool(carried.lessons), lesson)
+    return Derivation(moment, stable, burst, flow, needed, bool(carried.lessons), lesson)
+
+
+def _carrying(time_s: float, reading: WorkloadReading, past: tuple[Moment, ...]) -> int:
+    """The replicas that take the arrivals: those that are ready, and those that were and are still asked for. A replica
+    that a neighbour's load made unready is no reason for two more; one that has yet to start carries nothing."""
+    ready, asked = reading.ready_replicas or 0, reading.spec_replicas or 0
+    if ready >= asked:
+        return ready
+    were_ready = max((m.ready_replicas for m in past if m.time_s > time_s - WERE_READY_S), default=ready)
+    return max(ready, min(asked, were_ready)) or asked
 
 
 def _completions(reading: WorkloadReading, operator: OperatorPolicy) -> float:

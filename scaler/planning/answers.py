@@ -1,0 +1,80 @@
+"""What a service is answered: what it wants, within its barrier and its share of the room."""
+
+from __future__ import annotations
+
+from scaler.decision import Decision, Reason, Step, Verdict
+from scaler.planning.replicas import bounded
+from scaler.planning.shares import Allotment
+from scaler.planning.wants import Want
+
+
+def answer(want: Want, allotment: Allotment | None, is_settled: bool) -> Decision:
+    """The decision; `allotment` is the claim's outcome where there was a claim. Nobody scales up who is not settled."""
+    replicas, unlimited, steps, reasons = want.replicas, want.unlimited, want.steps, want.reasons
+    room, limit = unlimited, None
+    if want.barrier is not None:
+        room, limit = replicas, want.barrier
+    elif allotment is not None:
+        room, limit = allotment.share.granted, Reason.FLEET_SHARE if allotment.share.others else Reason.NO_FIT
+        steps.extend(allotment.steps)
+    granted = min(unlimited, room)
+    is_limited = granted < unlimited
+    doubt = _doubt(want, granted)
+    if doubt is not None:
+        return _unknown(want, Reason.STALE, doubt)
+    if granted > replicas and not is_settled:
+        text = "KEDA has just begun to ask this instance: another one may have promised VRAM that is not taken yet"
+        return _unknown(want, Reason.MISSING, Step("not-settled", granted, "replicas", text))
+    if is_limited and limit is not None:
+        reasons.insert(0, limit)
+        steps.append(Step("without-limit", unlimited, "replicas", f"without {limit} it would be {unlimited}"))
+    if not reasons or granted > replicas:
+        reasons.append(Reason.DEMAND)
+    if want.raw != want.demand:
+        reasons.append(Reason.FLOOR if want.raw < want.demand else Reason.CEILING)
+    if want.crowded > want.raw:
+        reasons.append(Reason.CONTENDED)
+        text = "what it would be if waiting that neighbours cause counted as own demand"
+        crowded = bounded(want.crowded, want.service, want.pool)
+        steps.append(Step("with-contention", crowded, "replicas", text))
+    steps.append(Step("granted", granted, "replicas", "what KEDA is told"))
+    has_demand = want.demand > 0 or (replicas > 0 and granted > 0)
+    return Decision(
+        time_s=want.time_s,
+        key=want.key,
+        pool=want.pool.name,
+        replicas=replicas,
+        demand=want.demand,
+        granted=granted,
+        active=has_demand if replicas > 0 else granted > 0,
+        verdict=_verdict(want.demand, replicas, granted),
+        reasons=tuple(reasons),
+        steps=tuple(steps),
+    )
+
+
+def _unknown(want: Want, reason: Reason, step: Step) -> Decision:
+    return Decision(
+        want.time_s, want.key, want.pool.name, want.replicas, want.demand, None, False, Verdict.UNKNOWN,
+        (reason,), (*want.steps, step),
+    )  # fmt: skip
+
+
+def _doubt(want: Want, granted: int) -> Step | None:
+    """Why this answer cannot be given: it is not known what runs, and the answer would be just that; or more was told
+    than has been seen to run, and less now would take back replicas that may have come since."""
+    is_what_runs = want.barrier is not None or want.is_as_read or (granted == want.replicas < want.unlimited)
+    if is_what_runs and want.told_less is not None:
+        return want.told_less
+    if granted < min(want.unlimited, want.told_more):
+        text = f"{want.replicas} were read, {want.told_more} told since: no answer until it is seen what runs"
+        return Step("told-since", want.told_more, "replicas", text)
+    return None
+
+
+def _verdict(demand: int, replicas: int, granted: int) -> Verdict:
+    if demand > replicas:
+        if granted >= demand:
+            return Verdict.SCALE_UP
+        return Verdict.LIMITED if granted > replicas else Verdict.VETO
+    return Verdict.SCALE_DOWN if granted < replicas else Verdict.HOLD

@@ -1,0 +1,45 @@
+"""VRAM that climbs while requests do not: a suspect to look at, and no reason to scale anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import fmean
+
+from scaler.planning.forecast import TREND_S, soonest
+from scaler.planning.memory import NOTHING, Memory
+from scaler.planning.supply import STARTING_S
+from scaler.policy import PoolPolicy
+from scaler.signals.derive import Moment
+from scaler.snapshot import CardKey, CardReading, Problem
+
+# A card that lasts longer at this pace is worth no line now.
+LEAK_S = 3600.0
+# Requests per second are compared over so long at both ends of the trend.
+ENDS_S = 180.0
+MORE_RATIO = 1.1
+
+
+def leaks(
+    cards: Sequence[tuple[CardKey, CardReading]], pool: PoolPolicy, memory: Memory, stale_after_s: float
+) -> Iterator[Problem]:
+    """A problem for each card whose free VRAM falls steadily under the same pods, while none of their services gets
+    more requests. A service that cannot be seen clears the card."""
+    time_s = memory.time_s or 0.0
+    by_key: Mapping[CardKey, CardReading] = dict(cards)
+    for each in soonest(time_s, cards, memory.trends, pool, LEAK_S, stale_after_s):
+        pasts = [memory.workloads.get(workload, NOTHING) for workload in by_key[each.card].pods]
+        if pasts and all(
+            past.counts and past.counts[-1].time_s <= time_s - STARTING_S and not _climbs(past.moments, time_s)
+            for past in pasts
+        ):
+            names = ", ".join(sorted(workload.deployment for workload in by_key[each.card].pods))
+            text = f"card {each.card.uuid}: free VRAM falls steadily while the requests of {names} do not rise: a leak?"
+            yield Problem("leak-suspect", text)
+
+
+def _climbs(moments: Sequence[Moment], time_s: float) -> bool:
+    """Whether more requests arrive than a while ago, or it cannot be said."""
+    rates = [(m.time_s, m.flow.fresh_per_s) for m in moments if m.flow is not None and m.time_s >= time_s - TREND_S]
+    early = [rate for at_s, rate in rates if at_s < time_s - TREND_S + ENDS_S]
+    late = [rate for at_s, rate in rates if at_s > time_s - ENDS_S]
+    return not early or not late or fmean(late) > MORE_RATIO * fmean(early)

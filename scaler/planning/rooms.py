@@ -1,0 +1,75 @@
+"""What each card has for new replicas, once all that is on it or on its way to it has grown as far as it does."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+from scaler.planning.cards import level_bytes, slots_of
+from scaler.planning.footprints import Footprints
+from scaler.planning.headroom import UNLIMITED, Room
+from scaler.planning.supply import Supply
+from scaler.policy import PoolPolicy
+from scaler.signals.footprint import CardClass, card_class
+from scaler.signals.freshness import free_bytes
+from scaler.snapshot import CardKey, CardReading, WorkloadKey
+
+
+def rooms(
+    cards: Iterable[tuple[CardKey, CardReading]],
+    pool: PoolPolicy,
+    footprints: Footprints,
+    starting: Mapping[WorkloadKey, int],
+    stale_after_s: float,
+) -> list[Room]:
+    """The room of every card that can be seen: free VRAM less the low watermark less what its pods have yet to take."""
+    found = []
+    for _, card in cards:
+        free, low, slots = free_bytes(card, stale_after_s), level_bytes(pool.low_watermark, card), slots_of(card, pool)
+        if free is None or low is None or card.total_bytes is None:
+            continue
+        kind = card_class(card.model, card.total_bytes)
+        growth = _growth_bytes(card, kind, free, footprints, starting)
+        free_slots = UNLIMITED if slots is None else max(0, slots - sum(card.pods.values()))
+        found.append(Room(kind, free - low - growth, free_slots))
+    return found
+
+
+def _growth_bytes(
+    card: CardReading, kind: CardClass, free: float, footprints: Footprints, starting: Mapping[WorkloadKey, int]
+) -> float:
+    """What the pods on a card take at their highest, less what they hold.
+
+    Where the exporter does not tell pods apart, it is known only if all their footprints are; if not, at least those
+    that have yet to load are counted.
+    """
+    growth = 0.0
+    if card.held:
+        for workload, vram in card.held.items():
+            highest = footprints.of(workload, kind)
+            each = vram.largest_bytes if highest.source == "default" else max(highest.held_bytes, vram.largest_bytes)
+            growth += max(0.0, max(1, card.pods.get(workload, 0)) * each - vram.total_bytes)
+        unseen: Mapping[WorkloadKey, int] = {w: pods for w, pods in card.pods.items() if w not in card.held}
+    else:
+        all_pods = [(footprints.of(workload, kind), pods) for workload, pods in card.pods.items()]
+        if all(footprint.source != "default" for footprint, _ in all_pods):
+            used = (card.total_bytes or 0.0) - free
+            return max(0.0, sum(footprint.held_bytes * pods for footprint, pods in all_pods) - used)
+        unseen = card.pods
+    for workload, pods in unseen.items():
+        if starting.get(workload):
+            growth += min(pods, starting[workload]) * footprints.of(workload, kind).held_bytes
+    return growth
+
+
+def places(cards: Iterable[tuple[CardKey, CardReading]]) -> Counter[WorkloadKey]:
+    """On how many places of the pool's cards each workload's pods are seen."""
+    found = Counter[WorkloadKey]()
+    for _, card in cards:
+        found.update(card.pods)
+    return found
+
+
+def unplaced(supply: Supply, seen_places: int, cards_per_replica: int) -> int:
+    """How many of the starting replicas may still land anywhere: those that no card names yet."""
+    return min(supply.starting, max(0, supply.lately - seen_places // cards_per_replica))

@@ -1,0 +1,180 @@
+"""What the services of a pool may have of its room: what is outstanding, whose claims there are, and how they end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from scaler.decision import Step
+from scaler.planning.arbitration import Claim, Share, arbitrate
+from scaler.planning.footprints import Footprints, extra_bytes, totals_by_class
+from scaler.planning.headroom import Headroom, Need, headroom
+from scaler.planning.memory import Memory
+from scaler.planning.promises import promised
+from scaler.planning.rooms import places, rooms, unplaced
+from scaler.planning.supply import STARTING_S, supply
+from scaler.planning.wants import Want
+from scaler.policy import FleetPolicy, PoolPolicy, ServiceKey, ServicePolicy
+from scaler.quantity import format_bytes
+from scaler.snapshot import CardKey, CardReading, Snapshot, WorkloadKey
+
+
+class Allotment(NamedTuple):
+    """A claim's outcome: its share, the most that KEDA can have been told by it, and the steps that say why."""
+
+    share: Share
+    at_most: int
+    steps: tuple[Step, ...]
+
+
+def allot(
+    snapshot: Snapshot,
+    fleet: FleetPolicy,
+    memory: Memory,
+    pool: PoolPolicy,
+    cards: Sequence[tuple[CardKey, CardReading]],
+    wants: Mapping[ServiceKey, Want],
+) -> dict[ServiceKey, Allotment]:
+    """The allotments of all services of the pool that want more than runs and are not barred from it."""
+    wanting = [w for w in wants.values() if w.pool is pool and w.barrier is None and w.unlimited > w.replicas]
+    if not wanting:
+        return {}
+    outstanding = _Outstanding(snapshot, fleet, memory, pool, cards)
+    claims = [outstanding.claim(each) for each in wanting]
+    result = arbitrate(claims, outstanding.started(), outstanding.promises())
+    return {
+        claim.key: Allotment(
+            result.shares[claim.key], result.at_most[claim.key], outstanding.steps(claim, result.shares[claim.key])
+        )
+        for claim in claims
+    }
+
+
+class _Outstanding:
+    """The pool's room, and what is on its way into it."""
+
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        fleet: FleetPolicy,
+        memory: Memory,
+        pool: PoolPolicy,
+        cards: Sequence[tuple[CardKey, CardReading]],
+    ) -> None:
+        self._pool, self._memory, self._workloads = pool, memory, snapshot.workloads
+        self._services = {key: service for key, service in fleet.services.items() if service.pool == pool.name}
+        self._totals = totals_by_class(cards)
+        declared: dict[WorkloadKey, int] = {}
+        for key, service in self._services.items():
+            workload = _workload(key, service)
+            declared[workload] = max(declared.get(workload, 0), service.vram_per_replica or 0)
+        self._footprints = Footprints(
+            snapshot.taken_at_s, pool, self._totals, declared, snapshot.workloads, memory.workloads
+        )
+        self._places = places(cards)
+        # Whoever sits on the pool's cards, or is to, holds VRAM, asked about by KEDA or not.
+        self._supplies = {
+            workload: supply(past.counts, snapshot.taken_at_s)
+            for workload, past in memory.workloads.items()
+            if workload in declared or workload in self._places or pool.name in past.footprints.pools
+        }
+        starting = {workload: each.starting for workload, each in self._supplies.items() if each.starting}
+        self._rooms = rooms(cards, pool, self._footprints, starting, fleet.operator.timing.stale_after_s)
+
+    def started(self) -> Headroom:
+        """The room with all replicas in it that have started, are not resident, and sit on no card yet."""
+        room = headroom(self._pool.placement, self._rooms, self._pool.pending_replicas)
+        for workload, each in self._supplies.items():
+            if each.starting:
+                cards = self._cards(workload)
+                replicas = unplaced(each, self._places[workload], cards)
+                if replicas:
+                    room.add(self._need(workload, None), replicas)
+        return room
+
+    def promises(self) -> list[tuple[Need, int]]:
+        """What services may have been told and do not show yet."""
+        found = []
+        for key in self._memory.promises:
+            service = self._services.get(key)
+            if service is not None:
+                more = self._promised(key, service)
+                if more > 0:
+                    found.append((self._need(_workload(key, service), service), more))
+        return found
+
+    def claim(self, want: Want) -> Claim:
+        """What a service asks for."""
+        workload = _workload(want.key, want.service)
+        return Claim(
+            key=want.key,
+            replicas=want.replicas,
+            wanted=want.unlimited,
+            floor=want.service.min_replicas,
+            priority=want.service.priority,
+            # From zero KEDA brings up minReplicaCount at once, so the first replicas must fit together.
+            first=max(1, want.service.min_replicas) if want.replicas == 0 else 1,
+            need=self._need(workload, want.service),
+            promised=self._promised(want.key, want.service),
+        )
+
+    def steps(self, claim: Claim, share: Share) -> tuple[Step, ...]:
+        """The footprint that counted, and what bound."""
+        workload = _workload(claim.key, self._services[claim.key])
+        kind = max(self._totals, key=lambda card: (claim.need.held_bytes[card], card), default=None)
+        if kind is None:
+            return ()
+        footprint = self._footprints.of(workload, kind)
+        cards = f", on each of {claim.need.cards} cards" if claim.need.cards > 1 else ""
+        steps = [Step("footprint", footprint.held_bytes, "bytes", f"{footprint.source}: {footprint.text}{cards}")]
+        supply_now = self._supplies.get(workload)
+        if supply_now is not None and supply_now.given_up:
+            text = f"not ready for over {STARTING_S:g} s: nothing is reserved for them any more"
+            steps.append(Step("given-up", supply_now.given_up, "replicas", text))
+        if share.granted < claim.wanted:
+            steps.append(self._fitting(claim, share))
+        return tuple(steps)
+
+    def _fitting(self, claim: Claim, share: Share) -> Step:
+        """How many more replicas get room, and what they are held against."""
+        open_rooms = [room for room in self._rooms if room.slots]
+        if open_rooms:
+            tightest = min(room.room_bytes for room in open_rooms)
+            text = (
+                f"{format_bytes(tightest)} above the watermark on the tightest of {len(open_rooms)} cards with a slot"
+            )
+        else:
+            text = f"no free slot on {len(self._rooms)} cards"
+        starting = sum(each.starting for each in self._supplies.values())
+        promised_others = sum(replicas for _, replicas in self.promises()) - claim.promised
+        for count, what in ((starting, "still starting"), (promised_others, "told to others and not seen yet")):
+            if count > 0:
+                text += f"; {count} {what}"
+        if share.others:
+            text += "; more would fit but for others' claims"
+        return Step("fitting", share.granted - claim.replicas, "replicas", f"{text} (placement {self._pool.placement})")
+
+    def _promised(self, key: ServiceKey, service: ServicePolicy) -> int:
+        workload = _workload(key, service)
+        reading, supply_now = self._workloads.get(workload), self._supplies.get(workload)
+        replicas = reading.spec_replicas if reading is not None else None
+        if replicas is None:
+            replicas = supply_now.existing if supply_now is not None else 0
+        return promised(self._memory.promises.get(key, ()), replicas)
+
+    def _need(self, workload: WorkloadKey, service: ServicePolicy | None) -> Need:
+        """What one more replica takes, on each class of card of the pool."""
+        held = {card: self._footprints.of(workload, card).held_bytes for card in self._totals}
+        own_low = service.low_watermark if service is not None else None
+        return Need(held, self._cards(workload), extra_bytes(self._pool, own_low, self._totals))
+
+    def _cards(self, workload: WorkloadKey) -> int:
+        """On how many cards a replica sits, as far as it has been seen; else one. Rounded down: pods that end are
+        on cards still."""
+        now = self._supplies.get(workload)
+        seen = self._places[workload] // now.lately if now is not None and now.lately else 1
+        return max(1, seen, self._footprints.cards(workload))
+
+
+def _workload(key: ServiceKey, service: ServicePolicy) -> WorkloadKey:
+    return WorkloadKey(key.namespace, service.deployment)

@@ -1,0 +1,65 @@
+"""The breaker: while services fail for lack of VRAM on a pool's cards, nobody on the pool scales up.
+
+Who fails need not be who grew, so it is the cards that are named and not the services.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
+
+from scaler.planning.watermark import PoolMoment
+from scaler.policy import PoolPolicy
+from scaler.signals.derive import OOM_EVIDENCE_S, Derivation
+from scaler.snapshot import CardKey, CardReading, WorkloadKey
+
+# Below that part of the attempts, failures are the everyday ones of a backend that happens to sit on a tight card.
+STORM_RATIO = 0.01
+
+
+class Storm(NamedTuple):
+    """The cards on which requests failed for lack of VRAM, and when that was seen last (Unix seconds)."""
+
+    cards: tuple[CardKey, ...]
+    seen_s: float
+
+
+def failing(derived: Mapping[WorkloadKey, Derivation]) -> set[WorkloadKey]:
+    """The services of which at least 1 % of the attempts fail for lack of VRAM, by confirmed evidence."""
+    return {
+        workload
+        for workload, derivation in derived.items()
+        if derivation.moment.oom_confirmed
+        and derivation.arrivals is not None
+        and derivation.arrivals.failed_ratio >= STORM_RATIO
+    }
+
+
+def storm_cards(
+    now: PoolMoment,
+    past: Sequence[PoolMoment],
+    cards: Sequence[tuple[CardKey, CardReading]],
+    failing_workloads: Collection[WorkloadKey],
+    named: Collection[WorkloadKey],
+) -> tuple[CardKey, ...]:
+    """The pool's cards that the failures point at: the short ones under the failing services, or all that these sit on
+    where none is short any more; for a service that no card names, those that were short when it began."""
+    found: set[CardKey] = set()
+    for workload in failing_workloads:
+        under = {key for key, card in cards if workload in card.pods}
+        if workload not in named:
+            lately = (m.short for m in reversed(past) if m.short and m.time_s > now.time_s - OOM_EVIDENCE_S)
+            under = set(now.short or next(lately, frozenset()))
+        found |= under & now.short or under
+    return tuple(sorted(found))
+
+
+def storm(moments: Sequence[PoolMoment], pool: PoolPolicy) -> Storm | None:
+    """The storm that is not over: it ends when releaseAfter has passed without one failing service."""
+    now_s = moments[-1].time_s
+    for moment in reversed(moments):
+        if now_s - moment.time_s >= pool.release_after_s and moment.time_s != now_s:
+            break
+        if moment.storm:
+            return Storm(moment.storm, moment.time_s)
+    return None

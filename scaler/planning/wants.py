@@ -1,0 +1,248 @@
+"""What one service wants by itself: demand from its own load, the scale-down window, and what bars it from more."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from scaler.decision import Decision, Reason, Step, Verdict
+from scaler.planning.barriers import Barrier
+from scaler.planning.futility import futility
+from scaler.planning.promises import Promise, told_more
+from scaler.planning.replicas import (
+    Window,
+    bounded,
+    least_told,
+    own_load,
+    replicas_for,
+    scale_down_window,
+    undiscounted,
+)
+from scaler.planning.steps import demand_text, load_steps, watermark_step
+from scaler.planning.watermark import PoolMoment, Watch, tighter, watch
+from scaler.policy import OperatorPolicy, PoolPolicy, ServiceKey, ServicePolicy
+from scaler.signals.derive import Derivation, Moment
+from scaler.signals.freshness import Fault, covers_all_pods, replicas_fault, signals_fault
+from scaler.signals.gpu_share import gpu_share
+from scaler.snapshot import CardReading, WorkloadReading
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """All that one service's wish looks at: its reading now, its past, its pool's past and barrier, its pods' cards."""
+
+    time_s: float
+    reading: WorkloadReading | None
+    derivation: Derivation | None
+    moments: tuple[Moment, ...]
+    promises: tuple[Promise, ...]
+    pool_moments: tuple[PoolMoment, ...]
+    watch: Watch
+    barrier: Barrier | None
+    cards: Sequence[CardReading]
+
+
+@dataclass(slots=True)
+class Want:
+    """A service that wants `unlimited` replicas, and had `replicas` when they were read.
+
+    Attributes:
+        demand: what its own load needs, within floor and ceiling; `raw` before those, `crowded` with what neighbours
+            add.
+        barrier: why it gets no more than run, whatever room there is; None: the room decides.
+        is_as_read: `unlimited` is the replicas as they were read, for want of knowing better.
+        told_less: why fewer may run than were read, in a step; an answer of "what runs" is then none.
+        told_more: the replicas that KEDA may have been told lately, above those that were read; else those.
+        is_idle: nothing of its own was in flight for the pool's reclaimAfter.
+        steps / reasons: what led here; the answer adds to them.
+    """
+
+    key: ServiceKey
+    service: ServicePolicy
+    pool: PoolPolicy
+    time_s: float
+    replicas: int
+    demand: int
+    raw: int
+    crowded: int
+    unlimited: int
+    barrier: Reason | None
+    is_as_read: bool
+    told_less: Step | None
+    told_more: int
+    is_idle: bool
+    steps: list[Step]
+    reasons: list[Reason]
+
+
+def unknown(
+    key: ServiceKey,
+    service: ServicePolicy,
+    time_s: float,
+    text: str,
+    reason: Reason = Reason.MISSING,
+    replicas: int | None = None,
+) -> Decision:
+    """No answer: KEDA gets UNAVAILABLE with this text, the HPA holds exactly what it has."""
+    steps = (Step("unknown", None, "", text),)
+    return Decision(time_s, key, service.pool, replicas, None, None, False, Verdict.UNKNOWN, (reason,), steps)
+
+
+def want(key: ServiceKey, service: ServicePolicy, operator: OperatorPolicy, seen: Seen) -> Want | Decision:
+    """What the service wants at this moment, or its decision where its readings leave no question; never raises for
+    readings of whatever kind."""
+    pool, stale_after_s, reading = operator.pool(service.pool), operator.timing.stale_after_s, seen.reading
+    fault = replicas_fault(reading, stale_after_s)
+    if fault is not None or reading is None or reading.spec_replicas is None:
+        reason, text = fault or Fault(Reason.MISSING, "no reading")
+        return unknown(key, service, seen.time_s, text, reason)
+    fault = signals_fault(reading, stale_after_s)
+    if fault is not None and fault.reason is not Reason.WARMING:
+        return unknown(key, service, seen.time_s, fault.text, fault.reason, reading.spec_replicas)
+    if fault is not None or seen.derivation is None:
+        return _without_signals(key, service, pool, seen, reading, reading.spec_replicas, fault)
+
+    replicas, derivation = reading.spec_replicas, seen.derivation
+    load = own_load(derivation.moment, pool)
+    raw = replicas_for(load, service, pool)
+    demand = bounded(raw, service, pool)
+    steps = [
+        Step("replicas", replicas, "replicas", f"spec.replicas, read {reading.replicas_age_s:.0f} s ago"),
+        *load_steps(derivation, reading, gpu_share(reading, seen.cards), load, service, pool),
+        Step("demand", demand, "replicas", demand_text(raw, demand, service, pool)),
+    ]
+    reasons: list[Reason] = []
+    unlimited, is_as_read = demand, False
+    futile = futility(reading, derivation, seen.cards)
+    if futile is not None:
+        unlimited, is_as_read = replicas, True
+        reasons.append(futile.reason)
+        steps.append(Step(futile.reason, None, "", f"{futile.text}: more replicas do not help, nor do fewer"))
+    elif demand < replicas:
+        window = scale_down_window(seen.moments, seen.time_s, service, pool)
+        unlimited, is_as_read = _held_by_window(demand, replicas, window, reading, pool, steps, reasons)
+
+    barrier = _barrier(service, pool, seen, reading, unlimited > replicas, steps)
+    is_in_question = barrier is not None or is_as_read or unlimited > replicas
+    return Want(
+        key=key,
+        service=service,
+        pool=pool,
+        time_s=seen.time_s,
+        replicas=replicas,
+        demand=demand,
+        raw=raw,
+        crowded=replicas_for(undiscounted(derivation.moment), service, pool),
+        unlimited=unlimited,
+        barrier=barrier,
+        is_as_read=is_as_read,
+        told_less=_told_less(reading, replicas, unlimited, service, pool, seen) if is_in_question else None,
+        told_more=told_more(seen.promises, replicas, seen.time_s),
+        is_idle=pool.reclaim_after_s is not None and _is_idle(seen, service, pool, pool.reclaim_after_s),
+        steps=steps,
+        reasons=reasons,
+    )
+
+
+def _without_signals(
+    key: ServiceKey,
+    service: ServicePolicy,
+    pool: PoolPolicy,
+    seen: Seen,
+    reading: WorkloadReading,
+    replicas: int,
+    fault: Fault | None,
+) -> Decision:
+    """No replica is ready, so nothing of its own can be in flight: hold at what is asked for, zero included."""
+    steps = [Step("replicas", replicas, "replicas", "spec.replicas")]
+    told_less = _told_less(reading, replicas, replicas, service, pool, seen)
+    if told_less is not None:
+        return unknown(key, service, seen.time_s, told_less.text, Reason.STALE, replicas)
+    text = fault.text if fault is not None and replicas > 0 else "no replicas, and no signal from before the service"
+    steps.append(Step("granted", replicas, "replicas", f"held: {text}"))
+    return Decision(
+        seen.time_s, key, service.pool, replicas, replicas, replicas, replicas > 0, Verdict.HOLD,
+        (Reason.WARMING if replicas > 0 else Reason.MISSING,), tuple(steps),
+    )  # fmt: skip
+
+
+def _held_by_window(
+    demand: int,
+    replicas: int,
+    window: Window,
+    reading: WorkloadReading,
+    pool: PoolPolicy,
+    steps: list[Step],
+    reasons: list[Reason],
+) -> tuple[int, bool]:
+    """Demand below the replicas: down only when it was lower over the whole window and all pods are seen.
+
+    True where the replicas are held as they were read, for want of knowing better.
+    """
+    if not covers_all_pods(reading):
+        text = f"{reading.scraped_pods} of {reading.ready_replicas} ready pods scraped: a lower bound, no scale-down"
+        steps.append(Step("coverage", reading.scraped_pods, "pods", text))
+        reasons.append(Reason.MISSING)
+        return replicas, True
+    if not window.covered:
+        text = f"less than {pool.scale_down_window_s:g} s seen so far: no scale-down yet"
+        steps.append(Step("scale-down-window", replicas, "replicas", text))
+        reasons.append(Reason.SCALE_DOWN_WINDOW)
+        return replicas, True
+    held = max(demand, min(replicas, window.replicas))
+    if held > demand:
+        text = f"demand was {window.replicas} within the last {pool.scale_down_window_s:g} s"
+        steps.append(Step("scale-down-window", window.replicas, "replicas", text))
+        reasons.append(Reason.SCALE_DOWN_WINDOW)
+    return held, False
+
+
+def _barrier(
+    service: ServicePolicy,
+    pool: PoolPolicy,
+    seen: Seen,
+    reading: WorkloadReading,
+    wants_more: bool,
+    steps: list[Step],
+) -> Reason | None:
+    """Why the service gets no more than what runs: the watermark (its own where that is tighter), what bars the whole
+    pool, or counters without which its load cannot be told from its neighbours'."""
+    now, state = seen.pool_moments[-1], seen.watch
+    low, high = tighter(pool, service.low_watermark, now.total_bytes)
+    if low != pool.low_watermark:
+        state = watch(seen.pool_moments, low, high, pool)
+    steps.append(watermark_step(now, state, low, high, pool))
+    if state.vetoed:
+        if now.free_bytes is not None:
+            return Reason.LOW_VRAM
+        return Reason.MISSING if now.cards == 0 else Reason.STALE
+    if seen.barrier is not None:
+        steps.append(seen.barrier.step)
+        return seen.barrier.reason
+    derivation = seen.derivation
+    if not wants_more or derivation is None or not derivation.taught:
+        return None
+    if derivation.arrivals is None or reading.inflight_growth_per_s is None:
+        text = "request counters are gone: own load and neighbours' cannot be told apart, no scale-up"
+        steps.append(Step("arrivals", None, "1/s", text))
+        return Reason.MISSING
+    return None
+
+
+def _told_less(
+    reading: WorkloadReading, replicas: int, answer: int, service: ServicePolicy, pool: PoolPolicy, seen: Seen
+) -> Step | None:
+    """Whether KEDA was told less than this answer since the replicas were read: then they may be fewer by now, and a
+    number above them would be a scale-up."""
+    age_s = reading.replicas_age_s or 0.0
+    least = least_told(seen.moments, seen.time_s, replicas, seen.time_s - age_s, service, pool)
+    if least >= min(replicas, answer):
+        return None
+    text = f"{replicas} were read {age_s:.0f} s ago, {least} told since: no answer until it is seen what runs"
+    return Step("told-since", least, "replicas", text)
+
+
+def _is_idle(seen: Seen, service: ServicePolicy, pool: PoolPolicy, for_s: float) -> bool:
+    """Whether nothing of its own was in flight for so long, all of it seen."""
+    window = scale_down_window(seen.moments, seen.time_s, service, pool, for_s)
+    return window.covered and window.raw == 0

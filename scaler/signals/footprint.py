@@ -1,0 +1,117 @@
+"""What VRAM one replica takes at its highest, by what was seen: the high-water of its pods, not their mean.
+
+A model server's arena grows with the largest batch and gives nothing back, so what a young replica holds says little of
+what it will hold. Seen per pod where an exporter tells processes apart; else from what a card's used memory is while
+one service alone sits on it, or by how much it rose when one pod came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from scaler.quantity import GIB
+
+# A service that failed for lack of VRAM wanted more than the card had: its high-water is what fitted, not what it
+# needs. krr raises the limit of a container that was killed for memory by the same quarter.
+OOM_RAISE = 1.25
+# A new revision may need less: the old one's high-water is void once the new one has been seen so often.
+REVISION_LESSONS = 3
+
+Kind = Literal["measured", "learnt"]
+
+
+class CardClass(NamedTuple):
+    """Cards that are alike to a replica: model and size in GiB (MIG instances of one model differ in size)."""
+
+    model: str
+    size_gib: int
+
+
+def card_class(model: str, total_bytes: float | None) -> CardClass:
+    return CardClass(model, round((total_bytes or 0.0) / GIB))
+
+
+class VramLesson(NamedTuple):
+    """One pod of the service held `held_bytes` of a card of that class.
+
+    `measured` is the pod's own series; `learnt` is from the card's used memory. `cards` is on how many cards a replica
+    sits. `in_oom`: the service failed for lack of VRAM at that moment.
+    """
+
+    time_s: float
+    pool: str
+    card: CardClass
+    held_bytes: float
+    kind: Kind
+    cards: int
+    in_oom: bool
+
+
+class Known(NamedTuple):
+    """The highest that one pod took of a card of a class, as seen and as raised after out-of-memory failures; from so
+    many lessons."""
+
+    held_bytes: float
+    highest_bytes: float
+    kind: Kind
+    lessons: int
+
+
+@dataclass(frozen=True, slots=True)
+class Footprints:
+    """The lessons of the learning window, oldest first, and what follows from them.
+
+    Attributes:
+        highest: by class of card, the raised high-water.
+        cards: cards per replica, the most that were seen. pools: where its pods have been seen.
+    """
+
+    lessons: tuple[VramLesson, ...] = ()
+    highest: Mapping[CardClass, Known] = field(default_factory=dict)
+    cards: int = 1
+    pools: frozenset[str] = frozenset()
+
+    def since(self, time_s: float) -> Footprints:
+        """Without the lessons up to that time."""
+        if not self.lessons or self.lessons[0].time_s > time_s:
+            return self
+        return _footprints(tuple(lesson for lesson in self.lessons if lesson.time_s > time_s))
+
+    def and_learnt(self, lessons: Sequence[VramLesson], created_s: float) -> Footprints:
+        """With the lessons of one more moment; `created_s` is when the revision that runs was created."""
+        young = [lesson for lesson in self.lessons if lesson.time_s > created_s]
+        times = {lesson.time_s for lesson in young} | {lesson.time_s for lesson in lessons}
+        kept = young if len(times) >= REVISION_LESSONS else self.lessons
+        return _footprints((*kept, *lessons))
+
+    def known(self, card: CardClass) -> Known | None:
+        """The high-water on that class of card; where only others were seen, the highest on any of those."""
+        if card in self.highest or not self.highest:
+            return self.highest.get(card)
+        return max(self.highest.values())
+
+
+def _footprints(lessons: tuple[VramLesson, ...]) -> Footprints:
+    by_card: dict[CardClass, list[VramLesson]] = {}
+    for lesson in lessons:
+        by_card.setdefault(lesson.card, []).append(lesson)
+    oom_s = max((lesson.time_s for lesson in lessons if lesson.in_oom), default=None)
+    return Footprints(
+        lessons,
+        {card: _known(each, oom_s) for card, each in by_card.items()},
+        max((lesson.cards for lesson in lessons), default=1),
+        frozenset(lesson.pool for lesson in lessons),
+    )
+
+
+def _known(lessons: Sequence[VramLesson], oom_s: float | None) -> Known:
+    """What was measured speaks alone where there is any: used memory contains what is not a pod's."""
+    measured = [lesson for lesson in lessons if lesson.kind == "measured"]
+    chosen = measured or lessons
+    highest = max(lesson.held_bytes for lesson in chosen)
+    until_oom = max((x.held_bytes for x in chosen if oom_s is not None and x.time_s <= oom_s), default=0.0)
+    return Known(
+        max(highest, until_oom * OOM_RAISE), highest, chosen[0].kind, len({lesson.time_s for lesson in chosen})
+    )

@@ -1,0 +1,81 @@
+"""What one moment's cards teach of the VRAM that a replica takes. It follows from readings at the lessons' own moments,
+or a memory that was rebuilt from coarse steps would differ from one that saw every tick."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
+
+from scaler.signals.footprint import Kind, VramLesson, card_class
+from scaler.signals.freshness import free_bytes
+from scaler.snapshot import CardKey, CardReading, Snapshot, WorkloadKey
+
+Cards = Mapping[CardKey, CardReading]
+Taught = dict[WorkloadKey, list[VramLesson]]
+
+
+class Marked(NamedTuple):
+    """The cards at the last moment that taught (Unix seconds)."""
+
+    time_s: float
+    cards: Cards
+
+
+def vram_lessons(
+    snapshot: Snapshot,
+    pools: Mapping[str, list[tuple[CardKey, CardReading]]],
+    before: Marked | None,
+    in_oom: Collection[WorkloadKey],
+    stale_after_s: float,
+) -> Taught:
+    """Per Deployment: what its largest pod holds on each card, or what can be told from the card's used memory."""
+    taught: Taught = {}
+    places = Counter[WorkloadKey]()
+    for cards in pools.values():
+        for _, card in cards:
+            places.update(card.pods)
+    for pool, cards in pools.items():
+        # An exporter that names one pod a card says nothing of who else is there.
+        names_all = any(sum(card.pods.values()) > 1 for _, card in cards)
+        for key, card in cards:
+            free = free_bytes(card, stale_after_s)
+            if free is None:
+                continue
+            kind: Kind = "measured" if card.held else "learnt"
+            held = {workload: vram.largest_bytes for workload, vram in card.held.items()}
+            if not held and (names_all or card.slots == 1):
+                held = _from_used(card, free, before.cards.get(key) if before is not None else None)
+            for workload, held_bytes in held.items():
+                if held_bytes <= 0:  # no pod of a model server holds nothing: an exporter that sees no processes
+                    continue
+                replicas_cards = _cards_per_replica(snapshot, workload, places[workload])
+                where = card_class(card.model, card.total_bytes)
+                lesson = VramLesson(
+                    snapshot.taken_at_s, pool, where, held_bytes, kind, replicas_cards, workload in in_oom
+                )
+                taught.setdefault(workload, []).append(lesson)
+    return taught
+
+
+def _from_used(card: CardReading, free: float, before: CardReading | None) -> dict[WorkloadKey, float]:
+    """What a pod takes, by the card's used memory: where one Deployment alone sits, or by how much it rose since the
+    last lesson when exactly one pod has come."""
+    if card.total_bytes is not None and len(card.pods) == 1:
+        return {workload: (card.total_bytes - free) / pods for workload, pods in card.pods.items()}
+    if before is None or before.free_bytes is None:
+        return {}
+    came = {w: pods - before.pods.get(w, 0) for w, pods in card.pods.items() if pods != before.pods.get(w, 0)}
+    if list(came.values()) != [1] or before.pods.keys() - card.pods.keys():
+        return {}
+    return dict.fromkeys(came, before.free_bytes - free)
+
+
+def _cards_per_replica(snapshot: Snapshot, workload: WorkloadKey, places: int) -> int:
+    """On how many cards a replica sits: places on cards over pods that exist, rounded down, since pods that end
+    are on cards still."""
+    reading = snapshot.workloads.get(workload)
+    if reading is None:
+        return 1
+    existing = max(reading.spec_replicas or 0, reading.status_replicas or 0)
+    return max(1, places // existing) if existing else 1
