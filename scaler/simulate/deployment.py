@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import random
 from collections import deque
+from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 from scaler.simulate.arena import Arena, ArenaKind
 from scaler.simulate.autoscaler import Answer, bounds, target_concurrency
@@ -22,6 +24,15 @@ COOLDOWN_S = 300.0  # KEDA's, before it scales to zero
 FULL_GPU_RATIO = 0.8  # of a card that one replica may keep busy before requests queue: what truth calls enough
 TOLERANCE_REPLICAS = 0.05
 TRUTH_WINDOW_S = 60.0
+
+
+class Recent(NamedTuple):
+    """One step's requests: fresh ones, attempts, of them failed for whatever reason, and for lack of VRAM."""
+
+    fresh: float
+    attempts: float
+    failed: float
+    short_of_vram: float
 
 
 class Deployment:
@@ -46,8 +57,7 @@ class Deployment:
         self.pods: list[Pod] = []
         self.revision, self.revision_created_s = 0, start_s - 9 * 86400.0
         self.arena_kind: ArenaKind = service.arena.kind
-        self.fresh_window: deque[float] = deque(maxlen=round(TRUTH_WINDOW_S / STEP_S))
-        self.failed_window: deque[tuple[float, float]] = deque(maxlen=round(TRUTH_WINDOW_S / STEP_S))
+        self.recent: deque[Recent] = deque(maxlen=round(TRUTH_WINDOW_S / STEP_S))
         self.reversals = 0
         self._last_up: bool | None = None
         self._granted_left = 0
@@ -70,6 +80,18 @@ class Deployment:
             per_s * setting.service_time_s / (FULL_GPU_RATIO * setting.max_concurrent) - TOLERANCE_REPLICAS,
         )
         return min(max(1, math.ceil(replicas), self.least), self.most)
+
+    def fresh_per_s(self) -> float:
+        """Fresh arrivals of the last minute."""
+        return sum(step.fresh for step in self.recent) / max(STEP_S, STEP_S * len(self.recent))
+
+    def failed_ratio(self) -> float:
+        """The part of the last minute's attempts that failed, for whatever reason."""
+        return _ratio(sum(step.failed for step in self.recent), self.recent)
+
+    def storm_ratio(self) -> float:
+        """The part of the last minute's attempts that failed for lack of VRAM."""
+        return _ratio(sum(step.short_of_vram for step in self.recent), self.recent)
 
     def living(self) -> list[Pod]:
         return [pod for pod in self.pods if pod.leaves_s is None]
@@ -148,3 +170,8 @@ class Deployment:
         for pod in [pod for pod in self.pods if pod.leaves_s is not None and pod.leaves_s <= at_s]:
             self.pods.remove(pod)
             pod.card.pods.remove(pod)
+
+
+def _ratio(failed: float, recent: Iterable[Recent]) -> float:
+    attempts = sum(step.attempts for step in recent)
+    return min(1.0, failed / attempts) if attempts else 0.0

@@ -14,7 +14,7 @@ from scaler.simulate.fleet import Fleet
 from scaler.simulate.scenario import STEP_S
 
 SETTLED_S = 60.0  # after a replica is ready its first executions have set its arena
-STORM_RATIO = 0.01  # of the attempts fail: from here on the fresh demand is an estimate worth judging
+STORM_RATIO = 0.01  # of the attempts fail for lack of VRAM: from here on the fresh demand is an estimate worth judging
 BUSY_LEAST = 0.05  # of a card: below it nobody's share says anything
 
 
@@ -31,7 +31,8 @@ class Scores:
         unmet_s: seconds, summed over services, with fewer ready replicas than the fresh load needs.
         reversals: changes of direction of the replicas, summed over services.
         worst_free_mib: the least free VRAM of any card. below_low_s: seconds with a card below the low watermark.
-        fresh_error_ratio: median over services and ticks in a storm of |estimate / truth - 1|; None without either.
+        fresh_error_ratio: median over services and ticks of an out-of-memory storm of
+            |estimate / truth - 1|; None without either.
         share_error_points: median over services and ticks on shared cards, in percentage points; None without.
     """
 
@@ -108,8 +109,8 @@ class Account:
             estimate = estimates.get(deployment.workload)
             if estimate is None:
                 continue
-            fresh_per_s = sum(deployment.fresh_window) / max(len(deployment.fresh_window) * STEP_S, STEP_S)
-            if estimate.fresh_per_s is not None and fresh_per_s > 0 and failing(deployment) > STORM_RATIO:
+            fresh_per_s = deployment.fresh_per_s()
+            if estimate.fresh_per_s is not None and fresh_per_s > 0 and deployment.storm_ratio() > STORM_RATIO:
                 self._fresh_errors.append(abs(estimate.fresh_per_s / fresh_per_s - 1.0))
             cards = {pod.card.key: pod.card for pod in deployment.ready()}
             busy = sum(card.busy for card in cards.values())
@@ -136,12 +137,6 @@ class Account:
         )
 
 
-def failing(deployment: Deployment) -> float:
-    """The part of the last minute's attempts that failed."""
-    attempts = sum(total for total, _ in deployment.failed_window)
-    return min(1.0, sum(failed for _, failed in deployment.failed_window) / attempts) if attempts else 0.0
-
-
 def _minute(at_s: float, fleet: Fleet, deployments: Iterable[Deployment], tightest: float) -> Minute:
     named = {each.service.name: each for each in deployments}
     return Minute(
@@ -149,7 +144,7 @@ def _minute(at_s: float, fleet: Fleet, deployments: Iterable[Deployment], tighte
         {name: each.hpa.replicas for name, each in named.items()},
         {name: len(each.ready()) for name, each in named.items()},
         {name: each.needed(at_s) for name, each in named.items()},
-        {name: failing(each) for name, each in named.items()},
+        {name: each.failed_ratio() for name, each in named.items()},
         fleet.used_gib(),
         tightest / MIB,
     )

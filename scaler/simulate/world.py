@@ -8,7 +8,7 @@ from pathlib import Path
 
 from scaler.quantity import Level
 from scaler.simulate.autoscaler import HOLD, Autoscaler, Truth, by_workload
-from scaler.simulate.deployment import Deployment
+from scaler.simulate.deployment import Deployment, Recent
 from scaler.simulate.execution import serve, share_gpu
 from scaler.simulate.fleet import Fleet
 from scaler.simulate.hpa import SYNC_S
@@ -111,13 +111,13 @@ class World:
                     ready.append(pod)
                     if deployment.service.leak_per_hour:
                         pod.leak()
-            failed = 0.0 if ready else attempts.total  # refused: no endpoint
+            failed, short_of_vram = 0.0 if ready else attempts.total, 0.0  # without an endpoint all are refused
             for pod in ready:
                 served = serve(pod, setting, attempts.total / len(ready), gpu_parts[pod], self._noise)
                 failed += served.failed + served.given_up
+                short_of_vram += served.failed
             deployment.clients.fail(attempts, failed)
-            deployment.fresh_window.append(deployment.clients.fresh_now)
-            deployment.failed_window.append((attempts.total, failed))
+            deployment.recent.append(Recent(deployment.clients.fresh_now, attempts.total, failed, short_of_vram))
         for card in self.fleet.cards:
             card.busy = sum(pod.gpu_busy for pod in card.pods)
 
