@@ -27,6 +27,8 @@ class Curve:
         self._values = [points[time_s] for time_s in self._times]
 
     def at(self, at_s: float) -> float:
+        if len(self._values) == 1:
+            return self._values[0]
         after = bisect_right(self._times, at_s)
         if after == 0 or after == len(self._times):
             return self._values[max(after - 1, 0)]

@@ -120,18 +120,21 @@ class MetricPath:
 
     def scrape(self, at_s: float, cards: Iterable[Card], deployments: Mapping[WorkloadKey, Replicas]) -> None:
         """All targets whose turn it is."""
-        if at_s % SCRAPE_S == 5.0:
+        phase_now_s = at_s % SCRAPE_S
+        if phase_now_s == 5.0:
             self._replicas, self._replicas_at_s = dict(deployments), at_s
         for card in cards:
-            phase_s = self._node_phase_s.setdefault(card.node, 5.0 * self._random.randrange(6))
+            phase_s = self._node_phase_s.get(card.node)
+            if phase_s is None:
+                phase_s = self._node_phase_s[card.node] = 5.0 * self._random.randrange(6)
             if at_s % COLLECT_S == phase_s or card.key not in self._collected:
                 self._collected[card.key] = self._collect(at_s, card)
-            if at_s % SCRAPE_S == phase_s % SCRAPE_S and self.lost != "cards":
+            if phase_now_s == phase_s % SCRAPE_S and self.lost != "cards":
                 history = self._cards.setdefault(card.key, deque(maxlen=8))
                 history.append(self._collected[card.key]._replace(time_s=at_s))
             if self.lost != "servers":
                 for pod in card.pods:
-                    if pod.is_ready and at_s % SCRAPE_S == pod.scrapes.phase_s:
+                    if pod.scrapes.phase_s == phase_now_s and pod.ready_s is not None and pod.leaves_s is None:
                         self._scrape_pod(at_s, pod)
 
     def keep_only(self, present: Iterable[CardKey]) -> None:

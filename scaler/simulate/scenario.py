@@ -39,6 +39,9 @@ class ScenarioPool(Section):
     cards_per_node: Count = Field(4, ge=1, le=256, description="1 to 256")
     low_watermark: FreeLevel = Level(ratio=0.10)
     high_watermark: FreeLevel = Level(ratio=0.15)
+    policy: dict[str, Any] = Field(
+        default_factory=dict, description="more of the pool's keys, for ours only, e.g. placement: roomiest"
+    )
 
 
 class ArenaShape(Section):
@@ -173,19 +176,21 @@ class Scenario(Section):
 
     def policy(self) -> FleetPolicy:
         """What the operator and the ScaledObjects say; raises BadPolicy."""
-        operator = OperatorPolicy.model_validate(
-            {
-                "pools": [
-                    {
-                        "name": "default",
-                        "lowWatermark": self.pool.low_watermark,
-                        "highWatermark": self.pool.high_watermark,
-                    }
-                ],
-                "clientRetries": max(service.clients.retries for service in self.services),
-            },
-            by_alias=True,
-        )
+        settings = {
+            "pools": [
+                {
+                    "name": "default",
+                    "lowWatermark": self.pool.low_watermark,
+                    "highWatermark": self.pool.high_watermark,
+                    **self.pool.policy,
+                }
+            ],
+            "clientRetries": max(service.clients.retries for service in self.services),
+        }
+        try:
+            operator = OperatorPolicy.model_validate(settings, by_alias=True)
+        except ValidationError as error:
+            raise BadPolicy("; ".join(describe(error, OperatorPolicy, "pool.policy, "))) from None
         services: dict[ServiceKey, ServicePolicy] = {}
         for service in self.services:
             if service.autoscaled:
