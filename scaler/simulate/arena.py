@@ -13,7 +13,7 @@ from scaler.quantity import MIB
 
 ArenaKind = Literal["power-of-two", "same-as-requested", "capped", "fixed"]
 
-FIRST_REGION_BYTES = 2.0 * MIB  # ONNX Runtime's growth begins there, after a first chunk of 1 MiB
+FIRST_REGION_BYTES = 2.0 * MIB  # ONNX Runtime's growth begins there, and doubles until the request fits
 BACKPEDAL_FACTOR = 0.9  # a region that the card refuses is asked for again this much smaller
 LEFT_BYTES = 2.0 * MIB  # the driver does not give away the very last of a card
 
@@ -22,7 +22,7 @@ LEFT_BYTES = 2.0 * MIB  # the driver does not give away the very last of a card
 class Arena:
     """One pod's arena.
 
-    power-of-two: each region is twice the last one; nothing is given back. Near the end of a card it takes nearly all
+    power-of-two: each region is twice the last one, or as often doubled as it takes; nothing is given back. Near the end of a card it takes nearly all
     that is left for one small request, and the next neighbour gets the out-of-memory error.
     same-as-requested: grows by what is asked, and shrinks after each run.
     capped: power-of-two up to `cap_bytes`; beyond that executions fail however much the card has.
@@ -47,7 +47,10 @@ class Arena:
             room_bytes = min(room_bytes, max(0.0, self.cap_bytes - self.held_bytes))
         while self.held_bytes < need_bytes:
             lacking_bytes = need_bytes - self.held_bytes
-            region_bytes = max(self._next_region_bytes, lacking_bytes)
+            region_bytes = self._next_region_bytes
+            while region_bytes < lacking_bytes:
+                region_bytes *= 2.0
+            doubled = region_bytes > self._next_region_bytes
             if region_bytes > room_bytes:
                 while region_bytes * BACKPEDAL_FACTOR >= lacking_bytes and region_bytes > room_bytes:
                     region_bytes *= BACKPEDAL_FACTOR
@@ -57,7 +60,7 @@ class Arena:
                 break
             self.held_bytes += region_bytes
             room_bytes -= region_bytes
-            self._next_region_bytes = 2.0 * region_bytes
+            self._next_region_bytes = region_bytes if doubled else 2.0 * region_bytes
         return self.held_bytes
 
     def reset(self) -> None:
