@@ -51,7 +51,7 @@ def storms_hide_growth(monkeypatch: pytest.MonkeyPatch) -> None:
         derivation = real(time_s, reading, on_short_card, operator, past, carried)
         if derivation is None or not derivation.moment.oom_confirmed or not past:
             return derivation
-        return replace(derivation, moment=derivation.moment._replace(inflight=past[-1].inflight, own_ratio=1.0))
+        return derivation._replace(moment=derivation.moment._replace(inflight=past[-1].inflight, own_ratio=1.0))
 
     monkeypatch.setattr(remembering, "derive", frozen)
 
@@ -82,7 +82,7 @@ def room_turned_round(monkeypatch: pytest.MonkeyPatch) -> None:
     real, real_rooms = wanting.want, placing.rooms
 
     def inverted(key: Any, service: Any, operator: Any, seen: Any) -> Any:
-        return real(key, service, operator, replace(seen, watch=Watch(not seen.watch.vetoed, seen.time_s)))
+        return real(key, service, operator, seen._replace(watch=Watch(not seen.watch.vetoed, seen.time_s)))
 
     def turned(*arguments: Any) -> list[Room]:
         return [room._replace(room_bytes=-room.room_bytes) for room in real_rooms(*arguments)]
@@ -100,7 +100,7 @@ def means_per_replica(monkeypatch: pytest.MonkeyPatch) -> None:
         if derivation is None:
             return None
         inflight = 1000.0 / (1.0 + derivation.moment.inflight)
-        return replace(derivation, moment=derivation.moment._replace(inflight=inflight, own_ratio=1.0))
+        return derivation._replace(moment=derivation.moment._replace(inflight=inflight, own_ratio=1.0))
 
     monkeypatch.setattr(remembering, "derive", mean)
 

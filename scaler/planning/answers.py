@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from scaler.decision import Decision, Reason, Step, Verdict
+from functools import partial
+
+from scaler.decision import Decision, Reason, Step, Steps, Verdict
 from scaler.planning.replicas import bounded
 from scaler.planning.shares import Allotment
 from scaler.planning.wants import Want
@@ -34,10 +36,8 @@ def answer(want: Want, allotment: Allotment | None, is_settled: bool) -> Decisio
         reasons.append(Reason.FLOOR if want.raw < want.demand else Reason.CEILING)
     if want.crowded > want.raw:
         reasons.append(Reason.CONTENDED)
-        text = "what it would be if waiting that neighbours cause counted as own demand"
-        crowded = bounded(want.crowded, want.service, want.pool)
-        steps.append(Step("with-contention", crowded, "replicas", text))
-    steps.append(Step("granted", granted, "replicas", "what KEDA is told"))
+        steps.append(partial(_contention_steps, want))
+    steps.append(partial(_granted_steps, granted))
     has_demand = want.demand > 0 or (replicas > 0 and granted > 0)
     return Decision(
         time_s=want.time_s,
@@ -49,14 +49,23 @@ def answer(want: Want, allotment: Allotment | None, is_settled: bool) -> Decisio
         active=has_demand if replicas > 0 else granted > 0,
         verdict=_verdict(want.demand, replicas, granted),
         reasons=tuple(reasons),
-        steps=tuple(steps),
+        steps=Steps(steps),
     )
+
+
+def _contention_steps(want: Want) -> list[Step]:
+    text = "what it would be if waiting that neighbours cause counted as own demand"
+    return [Step("with-contention", bounded(want.crowded, want.service, want.pool), "replicas", text)]
+
+
+def _granted_steps(granted: int) -> list[Step]:
+    return [Step("granted", granted, "replicas", "what KEDA is told")]
 
 
 def _unknown(want: Want, reason: Reason, step: Step) -> Decision:
     return Decision(
         want.time_s, want.key, want.pool.name, want.replicas, want.demand, None, False, Verdict.UNKNOWN,
-        (reason,), (*want.steps, step),
+        (reason,), Steps((*want.steps, step)),
     )  # fmt: skip
 
 

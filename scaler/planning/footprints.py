@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from scaler.planning.memory import NOTHING, WorkloadMemory
 from scaler.policy import PoolPolicy
 from scaler.quantity import Level, format_bytes
-from scaler.signals.derive import OOM_EVIDENCE_S
 from scaler.signals.footprint import OOM_RAISE, CardClass, card_class
 from scaler.snapshot import CardKey, CardReading, WorkloadKey, WorkloadReading
 
@@ -37,14 +36,15 @@ class Footprints:
     """The footprints of a pool's workloads at one moment, each looked up once.
 
     `declared` is vramPerReplica by workload (the largest, where several ScaledObjects name one Deployment), 0 without.
+    `in_oom` are those that failed for lack of VRAM within 10 minutes.
     """
 
-    time_s: float
     pool: PoolPolicy
     totals: Mapping[CardClass, float]
     declared: Mapping[WorkloadKey, int]
     readings: Mapping[WorkloadKey, WorkloadReading]
     memories: Mapping[WorkloadKey, WorkloadMemory]
+    in_oom: Collection[WorkloadKey]
     _found: dict[tuple[WorkloadKey, CardClass], Footprint] = field(default_factory=dict)
 
     def of(self, workload: WorkloadKey, card: CardClass) -> Footprint:
@@ -66,8 +66,7 @@ class Footprints:
         if known is not None:
             held = known.held_bytes
             # The newest failures have not met a lesson yet.
-            recent = (m for m in reversed(memory.moments) if m.time_s > self.time_s - OOM_EVIDENCE_S)
-            if any(m.oom_confirmed for m in recent):
+            if workload in self.in_oom:
                 held = max(held, known.highest_bytes * OOM_RAISE)
             # Raised beyond an empty card it could never start again anywhere.
             held = max(known.highest_bytes, min(held, total - self.pool.low_watermark.of(total)))

@@ -14,7 +14,7 @@ from scaler.planning.supply import STARTING_S, Count, counted
 from scaler.planning.watermark import LOST_CARD_S, PoolMoment, observe
 from scaler.policy import OperatorPolicy
 from scaler.signals.carried import Carried
-from scaler.signals.derive import OOM_EVIDENCE_S, Derivation, Moment, derive
+from scaler.signals.derive import OOM_EVIDENCE_S, Derivation, Moment, derive, lesson
 from scaler.signals.footprint import Footprints
 from scaler.signals.retries import oom_candidates_per_s
 from scaler.signals.vram_lessons import Marked, vram_lessons
@@ -44,6 +44,7 @@ class Memory:
     """Everything that a plan remembers. Equal histories give equal memories; nothing in it outlives its window.
 
     Attributes:
+        oom_seen_s: when each workload's attempts last failed for lack of VRAM, within OOM_EVIDENCE_S.
         marked: the cards at the last moment that taught. trends: free VRAM per card, a point a minute.
         promises: what services may have been told within PROMISE_S. They alone depend on which
             ScaledObjects were asked about, and on nothing older than that.
@@ -52,6 +53,7 @@ class Memory:
     time_s: float | None = None
     workloads: Mapping[WorkloadKey, WorkloadMemory] = field(default_factory=dict)
     pools: Mapping[str, tuple[PoolMoment, ...]] = field(default_factory=dict)
+    oom_seen_s: Mapping[WorkloadKey, float] = field(default_factory=dict)
     marked: Marked | None = None
     trends: Mapping[CardKey, Points] = field(default_factory=dict)
     promises: Promises = field(default_factory=dict)
@@ -91,6 +93,7 @@ def remember(
 
     workloads: dict[WorkloadKey, WorkloadMemory] = {}
     derived: dict[WorkloadKey, Derivation] = {}
+    oom_seen_s = {key: at_s for key, at_s in memory.oom_seen_s.items() if at_s > time_s - OOM_EVIDENCE_S}
     for key in memory.workloads.keys() | snapshot.workloads.keys() | vram_taught.keys():
         past, reading = memory.workloads.get(key, NOTHING), snapshot.workloads.get(key)
         # A new revision may need more of everything: what was learnt of the old one is void.
@@ -109,8 +112,11 @@ def remember(
             if derivation is not None:
                 derived[key] = derivation
                 moments = (*moments, derivation.moment)
-                if is_lesson_due and derivation.lesson is not None:
-                    carried = carried.and_learnt(derivation.lesson)
+                if derivation.moment.oom_confirmed:
+                    oom_seen_s[key] = time_s
+                taught = lesson(time_s, reading, derivation.inflight_stable, operator) if is_lesson_due else None
+                if taught is not None:
+                    carried = carried.and_learnt(taught)
         if moments or carried.lessons or footprints.lessons or counts:
             workloads[key] = WorkloadMemory(seen_s, moments, carried, footprints, counts)
 
@@ -130,7 +136,7 @@ def remember(
             falling=falling[0] if falling else None,
         )
         pools[pool.name] = (*recent, now)
-    return Memory(time_s, workloads, pools, marked, trends, kept(memory.promises, time_s)), derived
+    return Memory(time_s, workloads, pools, oom_seen_s, marked, trends, kept(memory.promises, time_s)), derived
 
 
 def _is_due(time_s: float, last_s: float, every_s: float) -> bool:

@@ -22,13 +22,18 @@ def rooms(
     starting: Mapping[WorkloadKey, int],
     stale_after_s: float,
 ) -> list[Room]:
-    """The room of every card that can be seen: free VRAM less the low watermark less what its pods have yet to take."""
+    """The room of every card that can be seen: free VRAM less the low watermark less what its pods have yet to take.
+
+    A card with one place has no neighbours whom the watermark could protect, so there all of it is room: vLLM asks for
+    90 % of a card by default, and 10 % of watermark would leave it no card at all.
+    """
     found = []
     for _, card in cards:
         free, low, slots = free_bytes(card, stale_after_s), level_bytes(pool.low_watermark, card), slots_of(card, pool)
         if free is None or low is None or card.total_bytes is None:
             continue
         kind = card_class(card.model, card.total_bytes)
+        low = low if slots != 1 else 0.0
         growth = _growth_bytes(card, kind, free, footprints, starting)
         free_slots = UNLIMITED if slots is None else max(0, slots - sum(card.pods.values()))
         found.append(Room(kind, free - low - growth, free_slots))

@@ -69,7 +69,7 @@ class _Outstanding:
             workload = _workload(key, service)
             declared[workload] = max(declared.get(workload, 0), service.vram_per_replica or 0)
         self._footprints = Footprints(
-            snapshot.taken_at_s, pool, self._totals, declared, snapshot.workloads, memory.workloads
+            pool, self._totals, declared, snapshot.workloads, memory.workloads, memory.oom_seen_s.keys()
         )
         self._places = places(cards)
         # Whoever sits on the pool's cards, or is to, holds VRAM, asked about by KEDA or not.

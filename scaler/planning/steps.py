@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from scaler.decision import Step
 from scaler.planning.replicas import OwnLoad
 from scaler.planning.watermark import PoolMoment, Watch
 from scaler.policy import PoolPolicy, ServicePolicy
 from scaler.quantity import Level, format_bytes
 from scaler.signals.derive import Derivation
-from scaler.signals.gpu_share import GpuShare
-from scaler.snapshot import WorkloadReading
+from scaler.signals.gpu_share import gpu_share
+from scaler.snapshot import CardReading, WorkloadReading
 
 
 def load_steps(
     derivation: Derivation,
     reading: WorkloadReading,
-    share: GpuShare,
+    cards: Sequence[CardReading],
     load: OwnLoad,
     service: ServicePolicy,
     pool: PoolPolicy,
 ) -> list[Step]:
     """From requests in flight to own requests in flight, with every correction that was made or refused."""
-    moment, flow = derivation.moment, derivation.arrivals
+    moment, flow, share = derivation.moment, derivation.arrivals, gpu_share(reading, cards)
     age = reading.signals_age_s or 0.0
     text = f"{reading.queued:.1f} queued + {reading.executing:.1f} executing, {age:.0f} s old"
     if derivation.inflight_burst is not None:
         text += f"; burst {derivation.inflight_burst:.1f}"
-    steps = [Step("in-flight", derivation.inflight_stable, "requests", text)]
+    steps = [
+        Step("replicas", moment.spec_replicas, "replicas", f"spec.replicas, read {reading.replicas_age_s:.0f} s ago"),
+        Step("in-flight", derivation.inflight_stable, "requests", text),
+    ]
     if flow is not None:
         if flow.corrected:
             text = (
@@ -57,27 +62,25 @@ def load_steps(
     return steps
 
 
-def watermark_step(now: PoolMoment, state: Watch, low: Level, high: Level, pool: PoolPolicy) -> Step:
+def watermark_steps(now: PoolMoment, state: Watch, low: Level, high: Level, pool: PoolPolicy) -> list[Step]:
     """The free VRAM that counts, against the watermark that counts."""
     if now.free_bytes is None:
         seen = "no card of the pool can be seen" if now.cards == 0 else f"not all of {now.cards} cards can be seen"
         if now.lost:
             card, since_s = now.lost[0]
             seen = f"card {card.uuid} was short and has vanished {now.time_s - since_s:.0f} s ago"
-        return Step("free-vram", None, "bytes", f"{seen}: blind, policy {pool.blind}")
+        return [Step("free-vram", None, "bytes", f"{seen}: blind, policy {pool.blind}")]
     where = f"card {now.card.uuid}" if now.card is not None else f"sum of {now.cards} cards"
     text = f"{format_bytes(now.free_bytes)} on {where}; low watermark {low}, high {high}"
     if state.vetoed and state.since_s is not None:
         text += f"; no scale-up, for {now.time_s - state.since_s:.0f} s now"
-    return Step("free-vram", now.free_bytes, "bytes", text)
+    return [Step("free-vram", now.free_bytes, "bytes", text)]
 
 
-def demand_text(raw: int, demand: int, service: ServicePolicy, pool: PoolPolicy) -> str:
+def demand_steps(raw: int, demand: int, service: ServicePolicy, pool: PoolPolicy) -> list[Step]:
     """How demand comes from the load, and what floor or ceiling made of it."""
     target = service.target_concurrency or pool.target_concurrency
     text = f"own requests in flight / {target:g} a replica, rounded up"
-    if raw < demand:
-        return f"{text}: {raw}, raised to minReplicas"
-    if raw > demand:
-        return f"{text}: {raw}, cut to maxReplicas"
-    return text
+    if raw != demand:
+        text += f": {raw}, {'raised to minReplicas' if raw < demand else 'cut to maxReplicas'}"
+    return [Step("demand", demand, "replicas", text)]

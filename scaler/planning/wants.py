@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
 
-from scaler.decision import Decision, Reason, Step, Verdict
+from scaler.decision import Decision, Reason, Step, StepMaker, Verdict
 from scaler.planning.barriers import Barrier
 from scaler.planning.futility import futility
 from scaler.planning.promises import Promise, told_more
@@ -18,17 +20,15 @@ from scaler.planning.replicas import (
     scale_down_window,
     undiscounted,
 )
-from scaler.planning.steps import demand_text, load_steps, watermark_step
+from scaler.planning.steps import demand_steps, load_steps, watermark_steps
 from scaler.planning.watermark import PoolMoment, Watch, tighter, watch
 from scaler.policy import OperatorPolicy, PoolPolicy, ServiceKey, ServicePolicy
 from scaler.signals.derive import Derivation, Moment
 from scaler.signals.freshness import Fault, covers_all_pods, replicas_fault, signals_fault
-from scaler.signals.gpu_share import gpu_share
 from scaler.snapshot import CardReading, WorkloadReading
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(NamedTuple):
     """All that one service's wish looks at: its reading now, its past, its pool's past and barrier, its pods' cards."""
 
     time_s: float
@@ -71,7 +71,7 @@ class Want:
     told_less: Step | None
     told_more: int
     is_idle: bool
-    steps: list[Step]
+    steps: list[StepMaker]
     reasons: list[Reason]
 
 
@@ -106,10 +106,9 @@ def want(key: ServiceKey, service: ServicePolicy, operator: OperatorPolicy, seen
     load = own_load(derivation.moment, pool)
     raw = replicas_for(load, service, pool)
     demand = bounded(raw, service, pool)
-    steps = [
-        Step("replicas", replicas, "replicas", f"spec.replicas, read {reading.replicas_age_s:.0f} s ago"),
-        *load_steps(derivation, reading, gpu_share(reading, seen.cards), load, service, pool),
-        Step("demand", demand, "replicas", demand_text(raw, demand, service, pool)),
+    steps: list[StepMaker] = [
+        partial(load_steps, derivation, reading, seen.cards, load, service, pool),
+        partial(demand_steps, raw, demand, service, pool),
     ]
     reasons: list[Reason] = []
     unlimited, is_as_read = demand, False
@@ -172,7 +171,7 @@ def _held_by_window(
     window: Window,
     reading: WorkloadReading,
     pool: PoolPolicy,
-    steps: list[Step],
+    steps: list[StepMaker],
     reasons: list[Reason],
 ) -> tuple[int, bool]:
     """Demand below the replicas: down only when it was lower over the whole window and all pods are seen.
@@ -203,7 +202,7 @@ def _barrier(
     seen: Seen,
     reading: WorkloadReading,
     wants_more: bool,
-    steps: list[Step],
+    steps: list[StepMaker],
 ) -> Reason | None:
     """Why the service gets no more than what runs: the watermark (its own where that is tighter), what bars the whole
     pool, or counters without which its load cannot be told from its neighbours'."""
@@ -211,7 +210,7 @@ def _barrier(
     low, high = tighter(pool, service.low_watermark, now.total_bytes)
     if low != pool.low_watermark:
         state = watch(seen.pool_moments, low, high, pool)
-    steps.append(watermark_step(now, state, low, high, pool))
+    steps.append(partial(watermark_steps, now, state, low, high, pool))
     if state.vetoed:
         if now.free_bytes is not None:
             return Reason.LOW_VRAM

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from bisect import bisect_right
+from operator import attrgetter
 from typing import NamedTuple
 
 from scaler.policy import OperatorPolicy
@@ -54,8 +55,10 @@ class Moment(NamedTuple):
     oom_confirmed: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Derivation:
+_TIME_S = attrgetter("time_s")
+
+
+class Derivation(NamedTuple):
     """A moment with the numbers that led to it, for the steps. `taught`: there were lessons to hold it against."""
 
     moment: Moment
@@ -64,7 +67,6 @@ class Derivation:
     arrivals: Arrivals | None
     needed: Needed | None
     taught: bool
-    lesson: Lesson | None
 
 
 def derive(
@@ -96,14 +98,9 @@ def derive(
     flow_now = Flow(time_s, flow.fresh_per_s, _carrying(time_s, reading, past)) if flow is not None else None
     needed: Needed | None = None
     if flow_now is not None and carried.lessons and reading.inflight_growth_per_s is not None:
-        flows = [flow_now]
-        for each in reversed(past):
-            if each.time_s <= time_s - QUEUE_WINDOW_S:
-                break
-            if each.flow is not None:
-                flows.append(each.flow)
-        flows.reverse()
-        needed = needed_inflight(carried, flows, fresh, operator.timing.stable_window_s)
+        since = bisect_right(past, time_s - QUEUE_WINDOW_S, key=_TIME_S)
+        flows = [each.flow for each in past[since:] if each.flow is not None]
+        needed = needed_inflight(carried, [*flows, flow_now], fresh, operator.timing.stable_window_s)
     own_ratio = min(1.0, needed.inflight / fresh) if needed is not None and fresh > 0.0 else 1.0
 
     moment = Moment(
@@ -120,8 +117,7 @@ def derive(
         on_short_card=on_short_card,
         oom_confirmed=oom_confirmed,
     )
-    lesson = _lesson(time_s, reading, stable, operator)
-    return Derivation(moment, stable, burst, flow, needed, bool(carried.lessons), lesson)
+    return Derivation(moment, stable, burst, flow, needed, bool(carried.lessons))
 
 
 def _carrying(time_s: float, reading: WorkloadReading, past: tuple[Moment, ...]) -> int:
@@ -140,7 +136,7 @@ def _completions(reading: WorkloadReading, operator: OperatorPolicy) -> float:
     return per_s * operator.timing.stable_window_s
 
 
-def _lesson(time_s: float, reading: WorkloadReading, inflight: float, operator: OperatorPolicy) -> Lesson | None:
+def lesson(time_s: float, reading: WorkloadReading, inflight: float, operator: OperatorPolicy) -> Lesson | None:
     """What this moment teaches of the load that its replicas carried, or None.
 
     Carried means: all replicas ready and seen, nearly nothing fails, no more waits than executes, and what waits does
