@@ -22,8 +22,9 @@ LEFT_BYTES = 2.0 * MIB  # the driver does not give away the very last of a card
 class Arena:
     """One pod's arena.
 
-    power-of-two: each region is twice the last one, or as often doubled as it takes; nothing is given back. Near the end of a card it takes nearly all
-    that is left for one small request, and the next neighbour gets the out-of-memory error.
+    power-of-two: each region is twice the last one, or as often doubled as it takes; nothing is given back. Near the
+    end of a card it takes nearly all that is left for one small request, and the next neighbour gets the out-of-memory
+    error.
     same-as-requested: grows by what is asked, and shrinks after each run.
     capped: power-of-two up to `cap_bytes`; beyond that executions fail however much the card has.
     fixed: vLLM's share of the card, taken at the start; executions take nothing more.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 
+from scaler.simulate.arena import Arena
 from scaler.simulate.autoscaler import HOLD, Answer, Estimate, Truth
 from scaler.simulate.deployment import Deployment
 from scaler.simulate.fleet import CONTEXT_BYTES, Card, Pod
@@ -18,7 +19,7 @@ WINDOW_S = 300.0  # down only when the need was lower so long, as the policies d
 
 class Oracle:
     """Grants what the fresh load needs, for as long as the card on which the next pod will land keeps its watermark
-    with everything on it grown as far as its like has been seen to grow."""
+    with everything on it grown as far as full batches make it grow. Who is served worst gets the next grant."""
 
     behavior: Behavior | None = EXAMPLE_BEHAVIOR
 
@@ -29,8 +30,8 @@ class Oracle:
 
     def look(self, seen: Seen, truth: Truth) -> None:
         self._truth = truth
-        for pod in truth.fleet.pods():
-            self._highest[pod.workload] = max(self._highest.get(pod.workload, 0.0), pod.arena.held_bytes)
+        for key, deployment in truth.deployments.items():
+            self._highest[key] = _at_most(deployment)
         for key, deployment in truth.deployments.items():
             past = self._needs.setdefault(key, deque())
             past.append((truth.at_s, deployment.needed(truth.at_s)))
@@ -87,3 +88,11 @@ class Oracle:
 
     def restart(self, back_at_s: float) -> None:
         """An oracle is never away."""
+
+
+def _at_most(deployment: Deployment) -> float:
+    """What the arena of one pod comes to with the largest batch, on a card that has room."""
+    shape = deployment.service.arena
+    arena = Arena(deployment.arena_kind, float(shape.cap) if shape.cap else None)
+    arena.hold(shape.base + shape.per_row * deployment.service.max_batch, 1e15)
+    return arena.held_bytes
