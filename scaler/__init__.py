@@ -1,6 +1,6 @@
 """A KEDA external scaler for GPU inference services that share cards.
 
-source -> Snapshot -> signals -> plan -> served over gRPC | replayed
+source -> Snapshot -> signals -> plan -> served over gRPC | replayed | simulated
 
 snapshot.py   what was seen          sources/    Prometheus or a recording -> Snapshot
 policy.py     what is wanted         signals/    what is a service's own, and what is its neighbours'
@@ -9,7 +9,7 @@ explain.py    a decision as text     serving/    the plan, to KEDA (gRPC) and to
 settings.py   the YAML file          replay/     recorded snapshots through the same plan
 manifests.py  ScaledObject files     check/      ScaledObject files -> what in them would defeat the scaler
 quantity.py   text to units          incident/   the bundled recording, and how it was reconstructed
-                                     cli/        wires all of it
+simulate/     a fleet in a model     cli/        wires all of it
 """
 
 __version__ = "0.1.0"
