@@ -130,7 +130,7 @@ class PoolState:
 
     `free_bytes` and `low_bytes` are those of the tightest card (or of the percentile or sum that the policy names);
     both are None while the VRAM cannot be seen, and then `vetoed` is True. `barrier` bars the pool from scaling up
-    besides its watermark: oom-storm or exhaustion-forecast. `alarm`: the veto has stood for alarmAfter.
+    besides its watermark: oom-storm or exhaustion-forecast. `alarm_after_s` is set once either has stood so long.
     """
 
     name: str
@@ -142,7 +142,12 @@ class PoolState:
     vetoed_since_s: float | None
     cards: int
     barrier: Reason | None = None
-    alarm: bool = False
+    alarm_after_s: float | None = None
+
+    @property
+    def alarm(self) -> bool:
+        """Whether nobody has scaled up for so long that somebody should look."""
+        return self.alarm_after_s is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,9 @@ class CardKey(NamedTuple):
     uuid: str
     gpu_instance_id: str = ""
 
+    def __str__(self) -> str:
+        return f"{self.uuid} (MIG {self.gpu_instance_id})" if self.gpu_instance_id else self.uuid
+
 
 @dataclass(frozen=True, slots=True)
 class WorkloadReading:

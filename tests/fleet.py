@@ -128,3 +128,16 @@ def decide(history: list[Snapshot], fleet: FleetPolicy, name: str) -> Decision:
 def at(base: Snapshot, at_s: float) -> Snapshot:
     """The same readings at another moment."""
     return replace(base, taken_at_s=at_s)
+
+
+def pool_with(**settings: object) -> OperatorPolicy:
+    """An operator of one pool with these settings, by their camelCase names, where nobody has to settle."""
+    return OperatorPolicy.model_validate({"pools": [settings], "settle": "0s"})
+
+
+def asking(
+    running: int, wanted: int, *, ready: int | None = None, existing: int | None = None, failure_per_s: float = 0.0
+) -> WorkloadReading:
+    """A service whose load asks for `wanted` replicas at the default target of 4, at one arrival a second: too few to
+    be held against what was carried, so all in flight counts."""
+    return reading(running, 4.0 * wanted, 1.0, ready=ready, existing=existing, failure_per_s=failure_per_s)

@@ -1,24 +1,30 @@
-"""The bundled recording holds the figures of the incident's record, and its script writes it again."""
+"""The bundled recording holds the figures of the incident's record, and its script writes it again. What is granted on
+it fits, and docs/incident.md has the tables that its script makes."""
 
 from __future__ import annotations
 
 import gzip
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 import yaml
 
+from docs import safeguards
+from scaler.decision import FleetPlan
 from scaler.incident import RECORDING, SCALED_OBJECTS
 from scaler.incident.cards import RESERVED_MIB
 from scaler.incident.reconstruct import HEADER, reconstruct
 from scaler.incident.timeline import clock
 from scaler.policy import OperatorPolicy, ServiceKey, service_policy
 from scaler.quantity import GIB, MIB
-from scaler.snapshot import CardReading, Snapshot, WorkloadKey, WorkloadReading
+from scaler.snapshot import CardKey, CardReading, Snapshot, WorkloadKey, WorkloadReading
 from scaler.sources.recording import RecordingSource, write_recording
+from tests.worst_landing import asked_by_the_old_autoscaler, crossings, crossings_by_step
 
-E5, IMAGE_SMALL = (WorkloadKey("kserve-models", f"{name}-predictor") for name in ("e5", "image-small"))
+E5, IMAGE_SMALL, IMAGE_LARGE = (
+    WorkloadKey("kserve-models", f"{name}-predictor") for name in ("e5", "image-small", "image-large")
+)
 BUNDLES = [WorkloadKey("kserve-models", f"bundle-{letter}-predictor") for letter in "abcd"]
 FULL_MIB = 512
 Figure = Callable[[Snapshot], float]
@@ -307,3 +313,104 @@ def test_the_scaled_objects_are_what_the_scaler_takes_and_the_hpa_needs() -> Non
             assert (rules["tolerance"], rules["stabilizationWindowSeconds"]) == ("0", window_s)
             assert rules["selectPolicy"] == "Max"
             assert rules["policies"]
+
+
+# -- what is granted on it --------------------------------------------------------------------------------------------
+
+Told = Sequence[Mapping[WorkloadKey, int]]
+
+
+@pytest.fixture(scope="module", params=["own demand", "what the old autoscaler asked for"])
+def demand(request: pytest.FixtureRequest, incident: Sequence[Snapshot]) -> safeguards.Demand:
+    return (safeguards.own if request.param == "own demand" else safeguards.asked_then)(incident)
+
+
+@pytest.fixture(scope="module")
+def plans(demand: safeguards.Demand) -> Sequence[FleetPlan]:
+    return safeguards.replayed(demand)
+
+
+def granted(told: Told, incident: Sequence[Snapshot], first: str, last: str) -> int:
+    """The most replicas above those that ran, all services together."""
+    return max(
+        sum(max(0, replicas - (one.workloads[workload].spec_replicas or 0)) for workload, replicas in now.items())
+        for one, now in zip(incident, told, strict=True)
+        if clock(first) <= one.taken_at_s <= clock(last)
+    )
+
+
+def test_all_services_together_are_never_granted_more_than_fits(
+    demand: safeguards.Demand, plans: Sequence[FleetPlan]
+) -> None:
+    told = safeguards.told_by_step(demand.policy, plans)
+    assert crossings_by_step(demand.incident, told) == {}
+    # Something was there to be held against the cards: real growth is granted.
+    assert granted(told, demand.incident, "05:55", "09:00") >= 1
+
+
+def blind_by_the_old_autoscaler(incident: Sequence[Snapshot]) -> Told:
+    six = safeguards.own(incident).policy.services.values()
+    names = [WorkloadKey("kserve-models", service.deployment) for service in six]
+    return [{name: now[name] for name in names} for now in asked_by_the_old_autoscaler(incident)]
+
+
+def blind_by_own_demand(incident: Sequence[Snapshot]) -> Told:
+    own = safeguards.own(incident)
+    nothing_held = safeguards.replayed(own, safeguards.ROWS[-1])
+    return safeguards.told_by_step(own.policy, nothing_held)
+
+
+@pytest.mark.parametrize(
+    ("blind", "first", "last"),
+    [
+        # Three bundles of 6.3 GiB at once, and 3.7 GiB above the watermark on a card with one slot.
+        pytest.param(blind_by_the_old_autoscaler, "00:04:45", "00:04:45", id="the spiral"),
+        pytest.param(blind_by_the_old_autoscaler, "03:15:45", "03:15:45", id="the queues of retries"),
+        pytest.param(blind_by_own_demand, "02:14:15", "02:14:15", id="real growth under the veto"),
+    ],
+)
+def test_blind_grants_do_not_fit(
+    incident: Sequence[Snapshot], blind: Callable[[Sequence[Snapshot]], Told], first: str, last: str
+) -> None:
+    found = crossings_by_step(incident, blind(incident))
+    assert clock(first) in found
+    assert clock(last) in found
+    assert not any(clock("05:25") < at_s for at_s in found)  # with room, blind grants fit too
+
+
+@pytest.mark.parametrize(
+    ("free_gib", "pods", "more", "fits"),
+    [
+        # 14,687 MiB in all, 10 % of it to stay free: 1,468.7 MiB. e5 holds 2,250 MiB, a bundle's replica 6,450.
+        pytest.param(3.7, {E5: 1}, {E5: 1}, True, id="3,788.8 - 1,468.7 - 2,250 is 70 MiB left"),
+        pytest.param(3.6, {E5: 1}, {E5: 1}, False, id="32 MiB too many"),
+        pytest.param(3.7, {E5: 1}, {E5: 2}, False, id="two replicas and one slot"),
+        pytest.param(9.0, {}, {E5: 1, BUNDLES[0]: 1}, False, id="both may land on the one card"),
+        pytest.param(10.0, {}, {E5: 1, BUNDLES[0]: 1}, True, id="10,240 - 1,468.7 - 8,700 is 71 MiB left"),
+        # 284 MiB are reserved: beside image-large's 7,000 MiB at most 14,687 - 284 - 7,000 - 1,468.7 = 5,934 MiB.
+        pytest.param(13.0, {IMAGE_LARGE: 1}, {BUNDLES[0]: 1}, False, id="a pod that has not loaded yet counts"),
+        pytest.param(13.0, {IMAGE_LARGE: 1}, {E5: 1}, True, id="a smaller one fits beside it"),
+        pytest.param(0.1, {E5: 2}, {}, True, id="nothing granted"),
+    ],
+)
+def test_the_worst_landing(
+    free_gib: float, pods: Mapping[WorkloadKey, int], more: Mapping[WorkloadKey, int], fits: bool
+) -> None:
+    card = CardReading(free_bytes=free_gib * GIB, total_bytes=14_687.0 * MIB, slots=2, pods=pods)
+    assert bool(crossings(Snapshot(clock("00:00"), cards={CardKey("GPU-1"): card}), more)) is not fits
+
+
+# -- the tables in the docs -------------------------------------------------------------------------------------------
+
+
+def test_the_docs_have_the_morning_as_it_is_replayed(demand: safeguards.Demand, plans: Sequence[FleetPlan]) -> None:
+    """The first row of each; the others take the script 3 minutes."""
+    lines = safeguards.PAGE.read_text().splitlines()
+    assert safeguards.morning_row(safeguards.ALL, demand, plans) in lines
+
+
+def test_the_docs_have_the_spiral_as_it_is_replayed(incident: Sequence[Snapshot]) -> None:
+    full_s, failed_s = safeguards.first_full_s(incident), safeguards.first_failure_s(incident)
+    assert (full_s, failed_s) == (clock("00:10"), clock("00:42:15"))
+    fresh = safeguards.spiral(safeguards.asked_then(during(incident, "23:45", "00:15")), full_s, failed_s)
+    assert "\n".join(fresh) in safeguards.PAGE.read_text()

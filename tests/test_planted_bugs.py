@@ -47,8 +47,8 @@ def storms_hide_growth(monkeypatch: pytest.MonkeyPatch) -> None:
     """Under confirmed out-of-memory failures, demand is frozen at what was there before."""
     real = deriving.derive
 
-    def frozen(time_s: float, reading: Any, on_short_card: bool, operator: Any, past: Any, carried: Any) -> Any:
-        derivation = real(time_s, reading, on_short_card, operator, past, carried)
+    def frozen(time_s: float, reading: Any, on_short_card: bool, operator: Any, past: Any, *rest: Any) -> Any:
+        derivation = real(time_s, reading, on_short_card, operator, past, *rest)
         if derivation is None or not derivation.moment.oom_confirmed or not past:
             return derivation
         return derivation._replace(moment=derivation.moment._replace(inflight=past[-1].inflight, own_ratio=1.0))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from scaler.decision import Decision, Reason, Step, Steps, Verdict
+from scaler.planning.promises import Promise
 from scaler.planning.replicas import bounded
 from scaler.planning.shares import Allotment
 from scaler.planning.wants import Want
@@ -18,7 +19,7 @@ def answer(want: Want, allotment: Allotment | None, is_settled: bool) -> Decisio
         room, limit = replicas, want.barrier
     elif allotment is not None:
         room, limit = allotment.share.granted, Reason.FLEET_SHARE if allotment.share.others else Reason.NO_FIT
-        steps.extend(allotment.steps)
+        steps.append(allotment.steps)
     granted = min(unlimited, room)
     is_limited = granted < unlimited
     doubt = _doubt(want, granted)
@@ -51,6 +52,15 @@ def answer(want: Want, allotment: Allotment | None, is_settled: bool) -> Decisio
         reasons=tuple(reasons),
         steps=Steps(steps),
     )
+
+
+def promise(want: Want, decision: Decision, allotment: Allotment | None) -> Promise:
+    """What KEDA is told by this, to be remembered. A scale-down by demand follows from the readings alone."""
+    said = decision.granted if decision.granted is not None else want.replicas
+    if Reason.RECLAIMED not in decision.reasons:
+        said = max(said, want.replicas)
+    at_most = allotment.at_most if allotment is not None else want.replicas
+    return Promise(want.time_s, want.replicas, said, at_most)
 
 
 def _contention_steps(want: Want) -> list[Step]:

@@ -2,7 +2,7 @@
 
 Floors first, then priority x unmet demand by Sainte-Laguë's divisors: the next replica goes to the claim with the
 highest priority x unmet / (2 x granted + 1), ties by name. Largest remainder gives the same shares to within one
-replica, but can take one away when there is more room (the Alabama paradox); divisors cannot.
+replica, but can take one away when there is more room, equal footprints or not (the Alabama paradox).
 A replica that does not fit ends its own claim, not the others'.
 """
 
@@ -94,7 +94,7 @@ def _share_out(
             continue
         if new:
             headroom.add(claim.need, new)
-        granted[claim.key] = had + more
+        granted[claim.key] = min(had + more, wanted[claim.key])
         if granted[claim.key] < wanted[claim.key]:
             heapq.heappush(waiting, _turn(claim, granted[claim.key]))
     return granted
@@ -102,10 +102,12 @@ def _share_out(
 
 def _take_all(claims: list[Claim], headroom: Headroom) -> bool:
     """Whether all fits: the usual case, and no question of whose turn it is."""
+    if any(claim.need.extra_bytes for claim in claims):
+        return False  # a watermark of its own is judged when its turn comes
     tried = headroom.copy()
     for claim in claims:
-        tried.add(claim.need, claim.wanted - claim.replicas)
-    return tried.is_whole() and all(tried.fits(claim.need, 0) for claim in claims if claim.need.extra_bytes)
+        tried.add(claim.need, max(claim.first, claim.wanted - claim.replicas))
+    return tried.is_whole()
 
 
 def _turn(claim: Claim, granted: int) -> tuple[bool, float, ServiceKey, Claim]:

@@ -12,6 +12,7 @@ from scaler.signals.freshness import free_bytes
 from scaler.snapshot import CardKey, CardReading, WorkloadKey
 
 PoolCards = Mapping[str, list[tuple[CardKey, CardReading]]]
+Hosts = Mapping[WorkloadKey, list[CardReading]]
 
 
 def cards_by_pool(cards: Mapping[CardKey, CardReading], operator: OperatorPolicy) -> PoolCards:
@@ -40,7 +41,7 @@ def slots_of(card: CardReading, pool: PoolPolicy) -> int | None:
     return pool.slots_per_card if pool.slots_per_card is not None else card.slots
 
 
-def hosts(cards: Mapping[CardKey, CardReading]) -> dict[WorkloadKey, list[CardReading]]:
+def hosts(cards: Mapping[CardKey, CardReading]) -> Hosts:
     """The cards that each workload's pods sit on, as far as an exporter names them."""
     found: dict[WorkloadKey, list[CardReading]] = {}
     for card in cards.values():
@@ -74,7 +75,12 @@ def short_cards(cards: PoolCards, operator: OperatorPolicy) -> ShortCards:
 
 
 def is_short(card: CardReading, pool: PoolPolicy, stale_after_s: float) -> bool:
-    """Seen to be below the high watermark. Not the low one: so a service's own, tighter low one is mostly covered."""
+    """Seen to be below the high watermark. Not the low one: so a service's own, tighter low one is mostly covered.
+
+    Never so a card with one place: vLLM fills it at its start, and a further replica takes nothing from it.
+    """
+    if slots_of(card, pool) == 1:
+        return False
     free, high = free_bytes(card, stale_after_s), level_bytes(pool.high_watermark, card)
     return free is not None and high is not None and free < high
 

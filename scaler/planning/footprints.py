@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from scaler.planning.memory import NOTHING, WorkloadMemory
-from scaler.policy import PoolPolicy
+from scaler.planning.memory import NOTHING, Memory, WorkloadMemory
+from scaler.policy import PoolPolicy, ServiceKey, ServicePolicy
 from scaler.quantity import Level, format_bytes
 from scaler.signals.footprint import OOM_RAISE, CardClass, card_class
-from scaler.snapshot import CardKey, CardReading, WorkloadKey, WorkloadReading
+from scaler.snapshot import CardKey, CardReading, Snapshot, WorkloadKey, WorkloadReading
 
 Source = Literal["measured", "gpu-memory-utilization", "learnt", "vramPerReplica", "default"]
 
@@ -36,12 +36,14 @@ class Footprints:
     """The footprints of a pool's workloads at one moment, each looked up once.
 
     `declared` is vramPerReplica by workload (the largest, where several ScaledObjects name one Deployment), 0 without.
+    `present` is what the largest pod holds now, where that can be seen.
     `in_oom` are those that failed for lack of VRAM within 10 minutes.
     """
 
     pool: PoolPolicy
     totals: Mapping[CardClass, float]
     declared: Mapping[WorkloadKey, int]
+    present: Mapping[tuple[WorkloadKey, CardClass], float]
     readings: Mapping[WorkloadKey, WorkloadReading]
     memories: Mapping[WorkloadKey, WorkloadMemory]
     in_oom: Collection[WorkloadKey]
@@ -59,45 +61,95 @@ class Footprints:
         """On how many cards a replica sits, as far as it has been seen; else one."""
         return self.memories.get(workload, NOTHING).footprints.cards
 
+    def highest(self, workload: WorkloadKey) -> Footprint | None:
+        """The largest footprint on any class of card of the pool; None without cards."""
+        return max((self.of(workload, card) for card in self.totals), default=None)
+
     def _look_up(self, workload: WorkloadKey, card: CardClass) -> Footprint:
-        memory, reading, total = self.memories.get(workload, NOTHING), self.readings.get(workload), self.totals[card]
-        known = memory.footprints.known(card)
-        best: Footprint | None = None
-        if known is not None:
-            held = known.held_bytes
-            # The newest failures have not met a lesson yet.
-            if workload in self.in_oom:
-                held = max(held, known.highest_bytes * OOM_RAISE)
-            # Raised beyond an empty card it could never start again anywhere.
-            held = max(known.highest_bytes, min(held, total - self.pool.low_watermark.of(total)))
-            text = f"{_CONFIDENCE[known.kind]}, {known.lessons} times"
-            if held > known.highest_bytes:
-                text += f"; {format_bytes(known.highest_bytes)} raised after out-of-memory failures"
-            if card not in memory.footprints.highest:
-                text += "; seen on other cards only"
-            best = Footprint(held, known.kind, text)
-        if reading is not None and reading.gpu_memory_utilization is not None:
-            asked = reading.gpu_memory_utilization * total
-            if best is None or asked >= best.held_bytes:
-                best = Footprint(asked, "gpu-memory-utilization", _CONFIDENCE["gpu-memory-utilization"])
+        best, asked = self._seen(workload, card), self._asked(workload, card)
+        if asked is not None:
+            # vLLM asks for the same part of any card: what it held of another class says nothing.
+            is_seen_here = card in self.memories.get(workload, NOTHING).footprints.highest
+            if best is None or not is_seen_here or asked.held_bytes >= best.held_bytes:
+                best = asked
         declared = self.declared.get(workload, 0)
         if declared and (best is None or declared > best.held_bytes):
             return Footprint(declared, "vramPerReplica", _CONFIDENCE["vramPerReplica"])
-        return best or Footprint(self.pool.default_footprint.of(total), "default", _CONFIDENCE["default"])
+        return best or Footprint(self.pool.default_footprint.of(self.totals[card]), "default", _CONFIDENCE["default"])
+
+    def _seen(self, workload: WorkloadKey, card: CardClass) -> Footprint | None:
+        """By what its pods held, at the lessons and now; raised while out-of-memory failures are fresh."""
+        lessons = self.memories.get(workload, NOTHING).footprints
+        known, now = lessons.known(card), self.present.get((workload, card), 0.0)
+        if known is None and not now:
+            return None
+        highest = max(now, known.highest_bytes if known is not None else 0.0)
+        held = max(highest, known.held_bytes if known is not None else 0.0)
+        if workload in self.in_oom:  # the newest failures have not met a lesson yet
+            held = max(held, highest * OOM_RAISE)
+        kind: Source = known.kind if known is not None and not now else "measured"
+        # Raised beyond an empty card it could never start again anywhere. Nor by an estimate: an arena that had a card
+        # to itself takes all of it.
+        total = self.totals[card]
+        held = max(highest if kind == "measured" else 0.0, min(held, total - self.pool.low_watermark.of(total)))
+        text = f"{_CONFIDENCE[kind]}, {known.lessons if known is not None else 0} times and now"
+        if held > highest:
+            text += f"; {format_bytes(highest)} raised after out-of-memory failures"
+        if not now and card not in lessons.highest:
+            text += "; seen on other cards only"
+        return Footprint(held, kind, text)
+
+    def _asked(self, workload: WorkloadKey, card: CardClass) -> Footprint | None:
+        reading = self.readings.get(workload)
+        if reading is None or reading.gpu_memory_utilization is None:
+            return None
+        asked = reading.gpu_memory_utilization * self.totals[card]
+        return Footprint(asked, "gpu-memory-utilization", _CONFIDENCE["gpu-memory-utilization"])
+
+
+def footprints_of(
+    pool: PoolPolicy,
+    cards: Sequence[tuple[CardKey, CardReading]],
+    services: Mapping[ServiceKey, ServicePolicy],
+    snapshot: Snapshot,
+    memory: Memory,
+) -> Footprints:
+    """The footprints on a pool's cards; `services` are those of the pool."""
+    totals = totals_by_class(cards) or {card_class("", None): 0.0}
+    present: dict[tuple[WorkloadKey, CardClass], float] = {}
+    for _, card in cards:
+        kind = card_class(card.model, card.total_bytes)
+        for workload, vram in card.held.items():
+            place = (workload, kind)
+            present[place] = max(vram.largest_bytes, present.get(place, 0.0))
+    declared: dict[WorkloadKey, int] = {}
+    for key, service in services.items():
+        workload = WorkloadKey(key.namespace, service.deployment)
+        declared[workload] = max(declared.get(workload, 0), service.vram_per_replica or 0)
+    return Footprints(pool, totals, declared, present, snapshot.workloads, memory.workloads, memory.oom_seen_s.keys())
 
 
 def totals_by_class(cards: Iterable[tuple[CardKey, CardReading]]) -> dict[CardClass, float]:
-    """The classes of cards there are, each with the largest total that a card of it shows."""
+    """The classes of cards there are, each with the largest total that a card of it shows; of cards that show none,
+    the largest of all cards, or what is free at least."""
     totals: dict[CardClass, float] = {}
+    without: dict[CardClass, float] = {}
     for _, card in cards:
-        if card.total_bytes is not None:
-            kind = card_class(card.model, card.total_bytes)
+        kind = card_class(card.model, card.total_bytes)
+        if card.total_bytes:
             totals[kind] = max(card.total_bytes, totals.get(kind, 0.0))
-    return totals
+        else:
+            without[kind] = max(card.free_bytes or 0.0, without.get(kind, 0.0))
+    largest = max(totals.values(), default=0.0)
+    return {**{kind: max(free, largest) for kind, free in without.items()}, **totals}
 
 
-def extra_bytes(pool: PoolPolicy, low: Level | None, totals: Mapping[CardClass, float]) -> dict[CardClass, float]:
-    """What a service's own low watermark leaves free beyond the pool's, per class of card; 0 where it is lower."""
+def extra_bytes(
+    pool: PoolPolicy, low: Level | None, totals: Mapping[CardClass, float]
+) -> dict[tuple[CardClass, bool], float]:
+    """What a service's own low watermark leaves free beyond the pool's, per class of card, with the pool's there (0
+    where its own is lower) and without."""
     if low is None:
         return {}
-    return {card: max(0.0, low.of(total) - pool.low_watermark.of(total)) for card, total in totals.items()}
+    extra = {(card, True): max(0.0, low.of(total) - pool.low_watermark.of(total)) for card, total in totals.items()}
+    return extra | {(card, False): low.of(total) for card, total in totals.items()}

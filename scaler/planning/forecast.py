@@ -7,9 +7,8 @@ from collections.abc import Iterable, Mapping
 from statistics import median
 from typing import NamedTuple
 
-from scaler.planning.cards import is_placeable, level_bytes
+from scaler.planning.cards import level_bytes
 from scaler.policy import PoolPolicy
-from scaler.quantity import Level
 from scaler.signals.freshness import free_bytes
 from scaler.snapshot import CardKey, CardReading
 
@@ -73,17 +72,15 @@ def soonest(
     pool: PoolPolicy,
     within_s: float,
     stale_after_s: float,
-    low: Level | None = None,
 ) -> list[Falling]:
-    """The cards that cross the low watermark within that time, the soonest first; of those that a replica may land on,
-    or of all where the policy counts all."""
+    """The cards that cross the low watermark within that time, the soonest first."""
     found = []
     for key, card in cards:
         points, free = trends.get(key, ()), free_bytes(card, stale_after_s)
         if free is None or not points or free >= points[0][1]:
             continue
-        low_bytes = level_bytes(low or pool.low_watermark, card)
-        if low_bytes is None or free < low_bytes or not (pool.watermark_of == "tightest" or is_placeable(card, pool)):
+        low_bytes = level_bytes(pool.low_watermark, card)
+        if low_bytes is None or free < low_bytes:
             continue
         # The fall of the whole window bounds the trend: most cards need no closer look.
         if free - (points[0][1] - free) * within_s / max(1.0, time_s - points[0][0]) >= low_bytes:

@@ -14,20 +14,22 @@ UNLIMITED = 1 << 40  # slots that nobody told of
 
 
 class Room(NamedTuple):
-    """What a card has for new replicas: VRAM above the low watermark that nobody on it will take, and free slots."""
+    """What a card has for new replicas: VRAM above the low watermark that nobody on it will take, and free slots. A
+    card with one place has no watermark (`is_watched`), the pool's or a service's own."""
 
     card: CardClass
     room_bytes: float
     slots: int
+    is_watched: bool = True
 
 
 class Need(NamedTuple):
-    """What one replica takes of each of `cards` cards, by class, and what its own, tighter watermark adds to the
-    pool's."""
+    """What one replica takes of each of `cards` cards, by class, and what its own low watermark adds to the pool's, by
+    class and whether the pool's is there (`is_watched`)."""
 
     held_bytes: Mapping[CardClass, float]
     cards: int
-    extra_bytes: Mapping[CardClass, float]
+    extra_bytes: Mapping[tuple[CardClass, bool], float]
 
 
 class Headroom(Protocol):
@@ -91,57 +93,66 @@ class _Alike:
 class Worst:
     """Any card may get as many of the outstanding replicas as it has free slots, and the largest of them."""
 
-    alike: dict[tuple[CardClass, int], _Alike]
+    alike: dict[tuple[CardClass, bool, int], _Alike]
     slots: int
+    pending: int
 
     @classmethod
     def of(cls, rooms: Iterable[Room], pending: int) -> Worst:
-        alike: dict[tuple[CardClass, int], _Alike] = {}
-        slots = pending
+        alike: dict[tuple[CardClass, bool, int], _Alike] = {}
+        slots = 0
         for room in rooms:
             slots += room.slots
             if room.slots > 0:
-                place = alike.setdefault((room.card, room.slots), _Alike(room.room_bytes, room.slots))
+                key = (room.card, room.is_watched, room.slots)
+                place = alike.setdefault(key, _Alike(room.room_bytes, room.slots))
                 place.room_bytes = min(place.room_bytes, room.room_bytes)
-        return cls(alike, slots)
+        return cls(alike, slots, pending)
 
     def fits(self, need: Need, replicas: int = 1) -> bool:
         units = replicas * need.cards
-        return units <= self.slots and all(
-            cards.with_more(need.held_bytes[card], units) <= cards.room_bytes - need.extra_bytes.get(card, 0.0)
-            for (card, _), cards in self.alike.items()
+        return self._waiting(need, replicas) <= self.pending and all(
+            cards.with_more(need.held_bytes[card], units)
+            <= cards.room_bytes - need.extra_bytes.get((card, is_watched), 0.0)
+            for (card, is_watched, _), cards in self.alike.items()
         )
 
     def is_whole(self) -> bool:
-        return self.slots >= 0 and all(cards.taken_bytes <= cards.room_bytes for cards in self.alike.values())
+        return self.pending >= 0 and all(cards.taken_bytes <= cards.room_bytes for cards in self.alike.values())
 
     def add(self, need: Need, replicas: int = 1) -> None:
-        units = replicas * need.cards
-        self.slots -= units
-        for (card, _), cards in self.alike.items():
-            cards.add(need.held_bytes[card], units)
+        waiting = self._waiting(need, replicas)
+        self.pending -= waiting
+        self.slots -= (replicas - waiting) * need.cards
+        for (card, _, _), cards in self.alike.items():
+            cards.add(need.held_bytes[card], replicas * need.cards)
+
+    def _waiting(self, need: Need, replicas: int) -> int:
+        """How many of so many more find no slots, and wait for a node."""
+        return max(0, replicas - self.slots // need.cards)
 
     def copy(self) -> Worst:
-        return Worst(
-            {place: _Alike(c.room_bytes, c.slots, [*c.taken], c.taken_bytes) for place, c in self.alike.items()},
-            self.slots,
-        )
+        alike = {place: _Alike(c.room_bytes, c.slots, [*c.taken], c.taken_bytes) for place, c in self.alike.items()}
+        return Worst(alike, self.slots, self.pending)
+
+
+_Open = list[tuple[float, int]]  # a heap of (-room, slots), the roomiest card first
 
 
 @dataclass(slots=True)
 class Roomiest:
     """Each replica lands where most VRAM is free, as with a scheduler that sees VRAM: one card after the other."""
 
-    rooms: dict[CardClass, list[tuple[float, int]]]  # per class a heap of (-room, slots), the roomiest first
+    rooms: dict[tuple[CardClass, bool], _Open]
     pending: int
     missing_bytes: float = 0.0
 
     @classmethod
     def of(cls, rooms: Iterable[Room], pending: int) -> Roomiest:
-        heaps: dict[CardClass, list[tuple[float, int]]] = {}
+        heaps: dict[tuple[CardClass, bool], _Open] = {}
         for room in rooms:
             if room.slots > 0:
-                heaps.setdefault(room.card, []).append((-room.room_bytes, room.slots))
+                heaps.setdefault((room.card, room.is_watched), []).append((-room.room_bytes, room.slots))
         for heap in heaps.values():
             heapq.heapify(heap)
         return cls(heaps, pending)
@@ -151,36 +162,41 @@ class Roomiest:
             left = self._best(need)
             return self.is_whole() and (left[0] >= 0.0 if left is not None else self.pending > 0)
         tried = self.copy()
-        for _ in range(replicas * need.cards):
-            if not tried.fits(need._replace(cards=1)):
-                return False
-            tried.add(need._replace(cards=1))
-        return True
+        for _ in range(replicas):
+            tried._land(need, need.extra_bytes)
+        return tried.is_whole()
 
     def is_whole(self) -> bool:
         return self.missing_bytes == 0.0 and self.pending >= 0
 
     def add(self, need: Need, replicas: int = 1) -> None:
-        for _ in range(replicas * need.cards):
+        for _ in range(replicas):
+            self._land(need, {})
+
+    def _land(self, need: Need, extra_bytes: Mapping[tuple[CardClass, bool], float]) -> None:
+        """One replica more: on `cards` slots, or waiting for a node where there are not so many."""
+        if sum(min(need.cards, slots) for heap in self.rooms.values() for _, slots in heap[: need.cards]) < need.cards:
+            self.pending -= 1
+            return
+        for _ in range(need.cards):
             best = self._best(need)
             if best is None:
-                self.pending -= 1
-                continue
-            left, card = best
-            room, slots = self.rooms[card][0]
-            held = need.held_bytes[card]
-            self.missing_bytes += max(0.0, -(left + need.extra_bytes.get(card, 0.0)))
+                return
+            heap = self.rooms[best[1]]
+            room, slots = heap[0]
+            held, extra = need.held_bytes[best[1][0]], extra_bytes.get(best[1], 0.0)
+            self.missing_bytes += max(0.0, room + held + extra)  # room is negated
             if slots > 1:
-                heapq.heapreplace(self.rooms[card], (room + held, slots - 1))
+                heapq.heapreplace(heap, (room + held, slots - 1))
             else:
-                heapq.heappop(self.rooms[card])
+                heapq.heappop(heap)
 
-    def _best(self, need: Need) -> tuple[float, CardClass] | None:
+    def _best(self, need: Need) -> tuple[float, tuple[CardClass, bool]] | None:
         """The class whose roomiest card has most left with one more on it; None where no slot is free."""
         return max(
             (
-                (-heap[0][0] - need.held_bytes[card] - need.extra_bytes.get(card, 0.0), card)
-                for card, heap in self.rooms.items()
+                (-heap[0][0] - need.held_bytes[kind[0]] - need.extra_bytes.get(kind, 0.0), kind)
+                for kind, heap in self.rooms.items()
                 if heap
             ),
             default=None,

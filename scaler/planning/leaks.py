@@ -33,7 +33,7 @@ def leaks(
             for past in pasts
         ):
             names = ", ".join(sorted(workload.deployment for workload in by_key[each.card].pods))
-            text = f"card {each.card.uuid}: free VRAM falls steadily while the requests of {names} do not rise: a leak?"
+            text = f"card {each.card}: free VRAM falls steadily while the requests of {names} do not rise: a leak?"
             yield Problem("leak-suspect", text)
 
 

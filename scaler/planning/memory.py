@@ -6,11 +6,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from scaler.planning.cards import PoolCards, short_cards, unshared_workloads
+from scaler.planning.cards import Hosts, PoolCards, is_placeable, short_cards, unshared_workloads
 from scaler.planning.forecast import POINT_S, TREND_S, Points, noted, soonest
 from scaler.planning.promises import Promises, kept
 from scaler.planning.storm import failing, storm_cards
-from scaler.planning.supply import STARTING_S, Count, counted
+from scaler.planning.supply import STARTING_S, Count, counted, supply
 from scaler.planning.watermark import LOST_CARD_S, PoolMoment, observe
 from scaler.policy import OperatorPolicy
 from scaler.signals.carried import Carried
@@ -75,7 +75,7 @@ def horizon_s(operator: OperatorPolicy) -> float:
 
 
 def remember(
-    snapshot: Snapshot, operator: OperatorPolicy, memory: Memory, cards: PoolCards
+    snapshot: Snapshot, operator: OperatorPolicy, memory: Memory, cards: PoolCards, hosts: Hosts
 ) -> tuple[Memory, dict[WorkloadKey, Derivation]]:
     """The memory with this snapshot in it, and what was derived from it for each workload that can be seen, asked
     about by KEDA or not. What has left its window is forgotten."""
@@ -88,7 +88,12 @@ def remember(
     if is_lesson_due:
         before = marked if marked is not None and time_s - marked.time_s < 1.5 * timing.learn_every_s else None
         in_oom = {w for w, seen in snapshot.workloads.items() if oom_candidates_per_s(seen) > 0.0 and short.host(w)}
-        vram_taught = vram_lessons(snapshot, cards, before, in_oom, timing.stale_after_s)
+
+        def lately(workload: WorkloadKey) -> int:
+            past, reading = memory.workloads.get(workload, NOTHING), snapshot.workloads.get(workload)
+            return supply(counted(past.counts, time_s, reading, timing.stale_after_s), time_s).lately
+
+        vram_taught = vram_lessons(snapshot, cards, before, in_oom, lately, timing.stale_after_s)
         marked = Marked(time_s, snapshot.cards)
 
     workloads: dict[WorkloadKey, WorkloadMemory] = {}
@@ -107,8 +112,8 @@ def remember(
         counts = counted(past.counts, time_s, reading, timing.stale_after_s) if seen_s > time_s - STARTING_S else ()
         moments = past.moments[_expired(past.moments, oldest_moment_s) :]
         if reading is not None:
-            known = NO_LESSONS if key in unshared else carried
-            derivation = derive(time_s, reading, short.host(key), operator, moments, known)
+            sits_on, is_shared = hosts.get(key, ()), key not in unshared
+            derivation = derive(time_s, reading, short.host(key), operator, moments, carried, sits_on, is_shared)
             if derivation is not None:
                 derived[key] = derivation
                 moments = (*moments, derivation.moment)
@@ -130,7 +135,8 @@ def remember(
         recent = tuple(m for m in past_moments if m.time_s > time_s - timing.watermark_window_s)
         own_cards = cards[pool.name]
         now = observe(time_s, own_cards, pool, timing.stale_after_s, past_moments[-1] if past_moments else None)
-        falling = soonest(time_s, own_cards, trends, pool, pool.startup_s, timing.stale_after_s)
+        open_cards = [(k, c) for k, c in own_cards if pool.watermark_of == "tightest" or is_placeable(c, pool)]
+        falling = soonest(time_s, open_cards, trends, pool, pool.startup_s, timing.stale_after_s)
         now = now._replace(
             storm=storm_cards(now, recent, own_cards, failed, short.named) if failed else (),
             falling=falling[0] if falling else None,

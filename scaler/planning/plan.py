@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import ParamSpec, TypeVar
 
 from scaler.decision import Decision, FleetPlan, PoolState
-from scaler.planning.answers import answer
+from scaler.planning.answers import answer, promise
 from scaler.planning.barriers import pool_barrier
 from scaler.planning.cards import cards_by_pool, hosts
 from scaler.planning.leaks import leaks
 from scaler.planning.memory import NOTHING, Memory, remember
-from scaler.planning.promises import with_new
+from scaler.planning.pools import alarms, pool_state
+from scaler.planning.promises import Promise, with_new
 from scaler.planning.reclaim import reclaim
 from scaler.planning.shares import allot
 from scaler.planning.wants import Seen, Want, unknown, want
-from scaler.planning.watermark import alarms, pool_state, watch
+from scaler.planning.watermark import watch
 from scaler.policy import FleetPolicy, ServiceKey, ServicePolicy
 from scaler.snapshot import Snapshot, WorkloadKey
 
@@ -33,8 +34,8 @@ def plan(snapshot: Snapshot, policy: FleetPolicy, memory: Memory) -> tuple[Fleet
         return FleetPlan(time_s, refused, {}, snapshot.problems), memory
 
     # What was seen, corrected: neighbours and retries taken out (signals/), kept for as long as it matters.
-    cards = cards_by_pool(snapshot.cards, operator)
-    memory, derived = remember(snapshot, operator, memory, cards)
+    cards, sits_on = cards_by_pool(snapshot.cards, operator), hosts(snapshot.cards)
+    memory, derived = remember(snapshot, operator, memory, cards, sits_on)
 
     # What the cards allow at all: each pool's watermark, and what else bars it from scaling up.
     moments, watches, barriers = memory.pools, {}, {}
@@ -44,12 +45,10 @@ def plan(snapshot: Snapshot, policy: FleetPolicy, memory: Memory) -> tuple[Fleet
         past = moments[pool.name]
         watches[pool.name] = watch(past, pool.low_watermark, pool.high_watermark, pool)
         barriers[pool.name] = barrier = pool_barrier(past, pool)
-        reason = barrier.reason if barrier is not None else None
-        pools[pool.name] = state = pool_state(past[-1], watches[pool.name], reason, pool, operator.timing)
-        problems += alarms(state, pool)
+        pools[pool.name] = state = pool_state(past[-1], watches[pool.name], barrier, pool, operator.timing)
+        problems += alarms(state)
 
     # What each service wants by itself: its own load, its own past.
-    sits_on = hosts(snapshot.cards)
     decisions: dict[ServiceKey, Decision] = {}
     wants: dict[str, dict[ServiceKey, Want]] = {pool.name: {} for pool in operator.pools}
     for key, service in policy.services.items():
@@ -72,19 +71,18 @@ def plan(snapshot: Snapshot, policy: FleetPolicy, memory: Memory) -> tuple[Fleet
             decisions[key] = wanted
 
     # Who gets the room: all claims of a pool at once, in bytes, beside what is started or promised already.
-    told: dict[ServiceKey, tuple[int, int]] = {}
+    told: dict[ServiceKey, Promise] = {}
     for pool in operator.pools:
-        claimants, own_cards = wants[pool.name], cards[pool.name]
+        claimants: Mapping[ServiceKey, Want] = wants[pool.name]
+        own_cards = cards[pool.name]
         allotments = allot(snapshot, policy, memory, pool, own_cards, claimants)
-        giving_way = reclaim(pool, claimants, allotments, memory)
-        for key, wanted in claimants.items():
-            service, final = policy.services[key], wanted
-            if giving_way is not None and giving_way.key == key:
-                final = giving_way
+        claimants = reclaim(snapshot, policy, memory, pool, own_cards, claimants, allotments)
+        for key, final in claimants.items():
+            service = policy.services[key]
             decisions[key] = _safely(key, service, time_s, answer, final, allotments.get(key), policy.is_settled)
-        told |= {key: (claimants[key].replicas, each.at_most) for key, each in allotments.items()}
+            told[key] = promise(final, decisions[key], allotments.get(key))
         problems += leaks(own_cards, pool, memory, operator.timing.stale_after_s)
-    memory = replace(memory, promises=with_new(memory.promises, time_s, told))
+    memory = replace(memory, promises=with_new(memory.promises, told))
     in_order = {key: decisions[key] for key in policy.services}
     return FleetPlan(time_s, in_order, pools, tuple(problems)), memory
 

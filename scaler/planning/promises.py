@@ -1,4 +1,4 @@
-"""What KEDA may have been told, and has not been seen to act on yet."""
+"""What KEDA was or may have been told, and has not been seen to act on yet."""
 
 from __future__ import annotations
 
@@ -10,14 +10,18 @@ from scaler.policy import ServiceKey
 # What KEDA was told may be acted on until then: the plan is in force for a tick (15 s), KEDA may hold what it got for a
 # pollingInterval (30 s), the HPA acts every 15 s, and kube-state-metrics shows it one scrape later (30 s at most).
 PROMISE_S = 90.0
+# Where as many ran for so long of that time as were read, whatever was told, the HPA does not follow.
+IGNORED_S = 60.0
 
 
 class Promise(NamedTuple):
-    """At `time_s`, with `replicas` running, KEDA may have been told up to `told`, more than those."""
+    """At `time_s`, with `replicas` running, KEDA was told `told`, by whichever instance; and `at_most` by one that did
+    not know of promises older than its own start."""
 
     time_s: float
     replicas: int
     told: int
+    at_most: int
 
 
 Promises = Mapping[ServiceKey, tuple[Promise, ...]]
@@ -29,30 +33,34 @@ def kept(promises: Promises, time_s: float) -> dict[ServiceKey, tuple[Promise, .
     return {key: made for key, made in kept.items() if made}
 
 
-def with_new(
-    promises: Promises, time_s: float, told: Mapping[ServiceKey, tuple[int, int]]
-) -> dict[ServiceKey, tuple[Promise, ...]]:
-    """With what may be told now: replicas and the most that is told, by service."""
+def with_new(promises: Promises, new: Mapping[ServiceKey, Promise]) -> dict[ServiceKey, tuple[Promise, ...]]:
+    """With what is told now; what tells nothing new, the replicas as read, is not kept."""
     made = dict(promises)
-    for key, (replicas, most) in told.items():
-        if most > replicas:
-            made[key] = (*made.get(key, ()), Promise(time_s, replicas, most))
+    for key, promise in new.items():
+        if promise.told != promise.replicas or promise.at_most > promise.replicas:
+            made[key] = (*made.get(key, ()), promise)
     return made
 
 
 def promised(promises: Sequence[Promise], replicas: int) -> int:
     """Replicas beyond those that run now that may have been told."""
-    return max((each.told for each in promises), default=replicas) - replicas if promises else 0
+    return max(0, max((each.at_most for each in promises), default=0) - replicas)
 
 
 def told_more(promises: Sequence[Promise], replicas: int, time_s: float) -> int:
     """The replicas that may run by now because they were told, or `replicas`.
 
-    Where the same was told, and as many ran, for nearly all of the time, the HPA does not follow: it is at its own
+    Where more was told, and as many ran as now, for nearly all of the time, the HPA does not follow: it is at its own
     maximum, say, and what was read is what runs.
     """
-    above = [each for each in promises if each.told > replicas]
-    if not above:
+    if not promises or max(each.told for each in promises) <= replicas:
         return replicas
-    is_ignored = all(each.replicas == replicas for each in promises) and promises[0].time_s <= time_s - PROMISE_S + 30.0
-    return replicas if is_ignored and len(above) == len(promises) else max(each.told for each in above)
+    is_ignored = all(each.replicas == replicas < each.told for each in promises)
+    if is_ignored and promises[0].time_s <= time_s - IGNORED_S:
+        return replicas
+    return max(each.told for each in promises)
+
+
+def told_less(promises: Sequence[Promise], replicas: int, since_s: float) -> int:
+    """The least that was told since, or `replicas`."""
+    return min((each.told for each in promises if each.time_s > since_s), default=replicas)

@@ -6,46 +6,63 @@ what the last one gave up has been seen to go.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from scaler.decision import Reason, Step
+from scaler.planning.footprints import footprints_of
 from scaler.planning.memory import NOTHING, Memory
+from scaler.planning.replicas import bounded
 from scaler.planning.shares import Allotment
 from scaler.planning.supply import supply
 from scaler.planning.wants import Want
-from scaler.policy import PoolPolicy, ServiceKey
-from scaler.snapshot import WorkloadKey
+from scaler.policy import FleetPolicy, PoolPolicy, ServiceKey
+from scaler.snapshot import CardKey, CardReading, Snapshot
 
 
 def reclaim(
-    pool: PoolPolicy, wants: Mapping[ServiceKey, Want], allotments: Mapping[ServiceKey, Allotment], memory: Memory
-) -> Want | None:
-    """The idle neighbour that gives way now, with what it still wants; None where nobody starves or nobody is idle."""
-    if pool.reclaim_after_s is None or memory.time_s is None:
-        return None
-    own = [each for each in wants.values() if each.pool is pool]
-    starving = sorted(each.key for each in own if _starves(each, allotments.get(each.key)))
-    idle = [each for each in own if each.is_idle and each.service.min_replicas < each.replicas <= each.unlimited]
+    snapshot: Snapshot,
+    fleet: FleetPolicy,
+    memory: Memory,
+    pool: PoolPolicy,
+    cards: Sequence[tuple[CardKey, CardReading]],
+    wants: Mapping[ServiceKey, Want],
+    allotments: Mapping[ServiceKey, Allotment],
+) -> Mapping[ServiceKey, Want]:
+    """The pool's wants, with that of the idle neighbour that gives way now; as they were where nobody starves or
+    nobody is idle."""
+    if pool.reclaim_after_s is None:
+        return wants
+    starving = sorted(each.key for each in wants.values() if _starves(each, allotments.get(each.key)))
+    idle = [each for each in wants.values() if each.is_idle and _floor(each) < each.replicas <= each.unlimited]
     if not starving or not idle:
-        return None
-    for each in own:
-        past = memory.workloads.get(_workload(each), NOTHING)
-        now = supply(past.counts, memory.time_s)
-        if now.lately > now.existing:  # pods are going already
-            return None
-    chosen = min(idle, key=lambda each: (-_footprint_bytes(each, memory), each.key))
-    floor = chosen.service.min_replicas
+        return wants
+    supplies = (supply(memory.workloads.get(each.workload, NOTHING).counts, each.time_s) for each in wants.values())
+    if any(now.lately > now.existing for now in supplies):  # pods are going already
+        return wants
+    services = {key: service for key, service in fleet.services.items() if service.pool == pool.name}
+    footprints = footprints_of(pool, cards, services, snapshot, memory)
+
+    def size_bytes(want: Want) -> float:
+        largest = footprints.highest(want.workload)
+        return largest.held_bytes if largest is not None else 0.0
+
+    chosen = min(idle, key=lambda each: (-size_bytes(each), each.key))
     text = (
         f"no own request for {pool.reclaim_after_s:g} s, and {'/'.join(starving[0])} wants for VRAM: down to "
         "minReplicas before scaleDownWindow is over"
     )
     reasons: list[Reason] = [
-        Reason.RECLAIMED,
-        *(reason for reason in chosen.reasons if reason is not Reason.SCALE_DOWN_WINDOW),
-    ]
-    steps = [*chosen.steps, Step("reclaimed", chosen.replicas - floor, "replicas", text)]
-    return replace(chosen, unlimited=floor, reasons=reasons, steps=steps)
+        Reason.RECLAIMED, *(reason for reason in chosen.reasons if reason is not Reason.SCALE_DOWN_WINDOW)
+    ]  # fmt: skip
+    steps = [*chosen.steps, Step("reclaimed", chosen.replicas - _floor(chosen), "replicas", text)]
+    # Less than was ever told is no answer of "what runs".
+    gone = replace(chosen, unlimited=_floor(chosen), told_less=None, reasons=reasons, steps=steps)
+    return {**wants, chosen.key: gone}
+
+
+def _floor(want: Want) -> int:
+    return bounded(0, want.service, want.pool)
 
 
 def _starves(want: Want, allotment: Allotment | None) -> bool:
@@ -54,12 +71,3 @@ def _starves(want: Want, allotment: Allotment | None) -> bool:
     if allotment is not None:
         return allotment.share.granted < want.demand
     return want.barrier in (Reason.LOW_VRAM, Reason.OOM_STORM, Reason.EXHAUSTION_FORECAST)
-
-
-def _footprint_bytes(want: Want, memory: Memory) -> float:
-    known = memory.workloads.get(_workload(want), NOTHING).footprints.highest.values()
-    return max((each.held_bytes for each in known), default=float(want.service.vram_per_replica or 0))
-
-
-def _workload(want: Want) -> WorkloadKey:
-    return WorkloadKey(want.key.namespace, want.service.deployment)

@@ -116,10 +116,10 @@ def least_told(
         moment = moments[index]
         if moment.time_s == time_s:
             continue
-        if moment.time_s <= sampled_s - _HPA_SYNC_S:
+        if moment.time_s <= sampled_s - HPA_SYNC_S:
             break
         now = bounded(replicas_for(own_load(moment, pool), service, pool), service, pool)
-        if now >= replicas or not moment.is_whole:
+        if now >= replicas or not moment.is_whole or moment.is_held:
             continue
         window = scale_down_window(moments[: index + 1], moment.time_s, service, pool)
         if window.covered:
@@ -127,4 +127,4 @@ def least_told(
     return least
 
 
-_HPA_SYNC_S = 15.0  # kube-controller-manager's --horizontal-pod-autoscaler-sync-period: an answer is acted on that late
+HPA_SYNC_S = 15.0  # kube-controller-manager's --horizontal-pod-autoscaler-sync-period: an answer is acted on that late

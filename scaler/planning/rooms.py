@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
@@ -25,18 +26,22 @@ def rooms(
     """The room of every card that can be seen: free VRAM less the low watermark less what its pods have yet to take.
 
     A card with one place has no neighbours whom the watermark could protect, so there all of it is room: vLLM asks for
-    90 % of a card by default, and 10 % of watermark would leave it no card at all.
+    90 % of a card by default, and 10 % of watermark would leave it no card at all. With blind: allow, a card that
+    cannot be seen is all room, and so is a pool without cards.
     """
     found = []
     for _, card in cards:
         free, low, slots = free_bytes(card, stale_after_s), level_bytes(pool.low_watermark, card), slots_of(card, pool)
-        if free is None or low is None or card.total_bytes is None:
-            continue
         kind = card_class(card.model, card.total_bytes)
-        low = low if slots != 1 else 0.0
-        growth = _growth_bytes(card, kind, free, footprints, starting)
         free_slots = UNLIMITED if slots is None else max(0, slots - sum(card.pods.values()))
-        found.append(Room(kind, free - low - growth, free_slots))
+        if free is None or low is None:
+            if pool.blind == "allow":
+                found.append(Room(kind, math.inf, free_slots))
+            continue
+        room = free - _growth_bytes(card, kind, free, footprints, starting)
+        found.append(Room(kind, room, free_slots, False) if slots == 1 else Room(kind, room - low, free_slots))
+    if not found and pool.blind == "allow":
+        found.append(Room(card_class("", None), math.inf, UNLIMITED))
     return found
 
 
@@ -58,7 +63,7 @@ def _growth_bytes(
     else:
         all_pods = [(footprints.of(workload, kind), pods) for workload, pods in card.pods.items()]
         if all(footprint.source != "default" for footprint, _ in all_pods):
-            used = (card.total_bytes or 0.0) - free
+            used = footprints.totals[kind] - free
             return max(0.0, sum(footprint.held_bytes * pods for footprint, pods in all_pods) - used)
         unseen = card.pods
     for workload, pods in unseen.items():

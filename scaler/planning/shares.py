@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
-from scaler.decision import Step
+from scaler.decision import Step, StepMaker
 from scaler.planning.arbitration import Claim, Share, arbitrate
-from scaler.planning.footprints import Footprints, extra_bytes, totals_by_class
+from scaler.planning.footprints import extra_bytes, footprints_of
 from scaler.planning.headroom import Headroom, Need, headroom
 from scaler.planning.memory import Memory
 from scaler.planning.promises import promised
@@ -24,7 +25,7 @@ class Allotment(NamedTuple):
 
     share: Share
     at_most: int
-    steps: tuple[Step, ...]
+    steps: StepMaker
 
 
 def allot(
@@ -40,13 +41,13 @@ def allot(
     if not wanting:
         return {}
     outstanding = _Outstanding(snapshot, fleet, memory, pool, cards)
-    claims = [outstanding.claim(each) for each in wanting]
-    result = arbitrate(claims, outstanding.started(), outstanding.promises())
+    claims, promises = [outstanding.claim(each) for each in wanting], outstanding.promises()
+    result = arbitrate(claims, outstanding.started(), promises)
+    told = sum(replicas for _, replicas in promises)
     return {
-        claim.key: Allotment(
-            result.shares[claim.key], result.at_most[claim.key], outstanding.steps(claim, result.shares[claim.key])
-        )
+        claim.key: Allotment(share, result.at_most[claim.key], partial(outstanding.steps, claim, share, told))
         for claim in claims
+        for share in (result.shares[claim.key],)
     }
 
 
@@ -63,39 +64,31 @@ class _Outstanding:
     ) -> None:
         self._pool, self._memory, self._workloads = pool, memory, snapshot.workloads
         self._services = {key: service for key, service in fleet.services.items() if service.pool == pool.name}
-        self._totals = totals_by_class(cards)
-        declared: dict[WorkloadKey, int] = {}
-        for key, service in self._services.items():
-            workload = _workload(key, service)
-            declared[workload] = max(declared.get(workload, 0), service.vram_per_replica or 0)
-        self._footprints = Footprints(
-            pool, self._totals, declared, snapshot.workloads, memory.workloads, memory.oom_seen_s.keys()
-        )
+        self._footprints = footprints_of(pool, cards, self._services, snapshot, memory)
+        self._totals = self._footprints.totals
         self._places = places(cards)
         # Whoever sits on the pool's cards, or is to, holds VRAM, asked about by KEDA or not.
         self._supplies = {
             workload: supply(past.counts, snapshot.taken_at_s)
             for workload, past in memory.workloads.items()
-            if workload in declared or workload in self._places or pool.name in past.footprints.pools
+            if workload in self._footprints.declared or workload in self._places or pool.name in past.footprints.pools
         }
-        starting = {workload: each.starting for workload, each in self._supplies.items() if each.starting}
-        self._rooms = rooms(cards, pool, self._footprints, starting, fleet.operator.timing.stale_after_s)
+        self._starting = {w: each.starting for w, each in sorted(self._supplies.items()) if each.starting}
+        self._rooms = rooms(cards, pool, self._footprints, self._starting, fleet.operator.timing.stale_after_s)
 
     def started(self) -> Headroom:
         """The room with all replicas in it that have started, are not resident, and sit on no card yet."""
         room = headroom(self._pool.placement, self._rooms, self._pool.pending_replicas)
-        for workload, each in self._supplies.items():
-            if each.starting:
-                cards = self._cards(workload)
-                replicas = unplaced(each, self._places[workload], cards)
-                if replicas:
-                    room.add(self._need(workload, None), replicas)
+        for workload in self._starting:  # in the order of names: sets of names have another order in each process
+            replicas = unplaced(self._supplies[workload], self._places[workload], self._cards(workload))
+            if replicas:
+                room.add(self._need(workload, None), replicas)
         return room
 
     def promises(self) -> list[tuple[Need, int]]:
         """What services may have been told and do not show yet."""
         found = []
-        for key in self._memory.promises:
+        for key in sorted(self._memory.promises):
             service = self._services.get(key)
             if service is not None:
                 more = self._promised(key, service)
@@ -110,7 +103,7 @@ class _Outstanding:
             key=want.key,
             replicas=want.replicas,
             wanted=want.unlimited,
-            floor=want.service.min_replicas,
+            floor=min(want.service.min_replicas, want.pool.max_replicas),
             priority=want.service.priority,
             # From zero KEDA brings up minReplicaCount at once, so the first replicas must fit together.
             first=max(1, want.service.min_replicas) if want.replicas == 0 else 1,
@@ -118,12 +111,12 @@ class _Outstanding:
             promised=self._promised(want.key, want.service),
         )
 
-    def steps(self, claim: Claim, share: Share) -> tuple[Step, ...]:
-        """The footprint that counted, and what bound."""
+    def steps(self, claim: Claim, share: Share, told: int) -> list[Step]:
+        """The footprint that counted, and what bound; `told` replicas were promised to all services together."""
         workload = _workload(claim.key, self._services[claim.key])
         kind = max(self._totals, key=lambda card: (claim.need.held_bytes[card], card), default=None)
         if kind is None:
-            return ()
+            return []
         footprint = self._footprints.of(workload, kind)
         cards = f", on each of {claim.need.cards} cards" if claim.need.cards > 1 else ""
         steps = [Step("footprint", footprint.held_bytes, "bytes", f"{footprint.source}: {footprint.text}{cards}")]
@@ -132,10 +125,10 @@ class _Outstanding:
             text = f"not ready for over {STARTING_S:g} s: nothing is reserved for them any more"
             steps.append(Step("given-up", supply_now.given_up, "replicas", text))
         if share.granted < claim.wanted:
-            steps.append(self._fitting(claim, share))
-        return tuple(steps)
+            steps.append(self._fitting(claim, share, told - claim.promised))
+        return steps
 
-    def _fitting(self, claim: Claim, share: Share) -> Step:
+    def _fitting(self, claim: Claim, share: Share, told_others: int) -> Step:
         """How many more replicas get room, and what they are held against."""
         open_rooms = [room for room in self._rooms if room.slots]
         if open_rooms:
@@ -146,8 +139,7 @@ class _Outstanding:
         else:
             text = f"no free slot on {len(self._rooms)} cards"
         starting = sum(each.starting for each in self._supplies.values())
-        promised_others = sum(replicas for _, replicas in self.promises()) - claim.promised
-        for count, what in ((starting, "still starting"), (promised_others, "told to others and not seen yet")):
+        for count, what in ((starting, "still starting"), (told_others, "told to others and not seen yet")):
             if count > 0:
                 text += f"; {count} {what}"
         if share.others:

@@ -68,9 +68,9 @@ def watermark_steps(now: PoolMoment, state: Watch, low: Level, high: Level, pool
         seen = "no card of the pool can be seen" if now.cards == 0 else f"not all of {now.cards} cards can be seen"
         if now.lost:
             card, since_s = now.lost[0]
-            seen = f"card {card.uuid} was short and has vanished {now.time_s - since_s:.0f} s ago"
+            seen = f"card {card} was short and has vanished {now.time_s - since_s:.0f} s ago"
         return [Step("free-vram", None, "bytes", f"{seen}: blind, policy {pool.blind}")]
-    where = f"card {now.card.uuid}" if now.card is not None else f"sum of {now.cards} cards"
+    where = f"card {now.card}" if now.card is not None else f"sum of {now.cards} cards"
     text = f"{format_bytes(now.free_bytes)} on {where}; low watermark {low}, high {high}"
     if state.vetoed and state.since_s is not None:
         text += f"; no scale-up, for {now.time_s - state.since_s:.0f} s now"

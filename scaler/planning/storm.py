@@ -6,22 +6,13 @@ Who fails need not be who grew, so it is the cards that are named and not the se
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import NamedTuple
 
 from scaler.planning.watermark import PoolMoment
-from scaler.policy import PoolPolicy
 from scaler.signals.derive import OOM_EVIDENCE_S, Derivation
 from scaler.snapshot import CardKey, CardReading, WorkloadKey
 
 # Below that part of the attempts, failures are the everyday ones of a backend that happens to sit on a tight card.
 STORM_RATIO = 0.01
-
-
-class Storm(NamedTuple):
-    """The cards on which requests failed for lack of VRAM, and when that was seen last (Unix seconds)."""
-
-    cards: tuple[CardKey, ...]
-    seen_s: float
 
 
 def failing(derived: Mapping[WorkloadKey, Derivation]) -> set[WorkloadKey]:
@@ -52,14 +43,3 @@ def storm_cards(
             under = set(now.short or next(lately, frozenset()))
         found |= under & now.short or under
     return tuple(sorted(found))
-
-
-def storm(moments: Sequence[PoolMoment], pool: PoolPolicy) -> Storm | None:
-    """The storm that is not over: it ends when releaseAfter has passed without one failing service."""
-    now_s = moments[-1].time_s
-    for moment in reversed(moments):
-        if now_s - moment.time_s >= pool.release_after_s and moment.time_s != now_s:
-            break
-        if moment.storm:
-            return Storm(moment.storm, moment.time_s)
-    return None

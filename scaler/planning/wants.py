@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 from scaler.decision import Decision, Reason, Step, StepMaker, Verdict
 from scaler.planning.barriers import Barrier
-from scaler.planning.futility import futility
-from scaler.planning.promises import Promise, told_more
+from scaler.planning.promises import Promise, told_less, told_more
 from scaler.planning.replicas import (
+    HPA_SYNC_S,
     Window,
     bounded,
     least_told,
@@ -25,7 +25,7 @@ from scaler.planning.watermark import PoolMoment, Watch, tighter, watch
 from scaler.policy import OperatorPolicy, PoolPolicy, ServiceKey, ServicePolicy
 from scaler.signals.derive import Derivation, Moment
 from scaler.signals.freshness import Fault, covers_all_pods, replicas_fault, signals_fault
-from scaler.snapshot import CardReading, WorkloadReading
+from scaler.snapshot import CardReading, WorkloadKey, WorkloadReading
 
 
 class Seen(NamedTuple):
@@ -74,6 +74,11 @@ class Want:
     steps: list[StepMaker]
     reasons: list[Reason]
 
+    @property
+    def workload(self) -> WorkloadKey:
+        """The Deployment that it is about."""
+        return WorkloadKey(self.key.namespace, self.service.deployment)
+
 
 def unknown(
     key: ServiceKey,
@@ -112,7 +117,7 @@ def want(key: ServiceKey, service: ServicePolicy, operator: OperatorPolicy, seen
     ]
     reasons: list[Reason] = []
     unlimited, is_as_read = demand, False
-    futile = futility(reading, derivation, seen.cards)
+    futile = derivation.futile
     if futile is not None:
         unlimited, is_as_read = replicas, True
         reasons.append(futile.reason)
@@ -235,6 +240,7 @@ def _told_less(
     number above them would be a scale-up."""
     age_s = reading.replicas_age_s or 0.0
     least = least_told(seen.moments, seen.time_s, replicas, seen.time_s - age_s, service, pool)
+    least = min(least, told_less(seen.promises, replicas, seen.time_s - age_s - HPA_SYNC_S))
     if least >= min(replicas, answer):
         return None
     text = f"{replicas} were read {age_s:.0f} s ago, {least} told since: no answer until it is seen what runs"

@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from scaler.decision import PoolState, Reason
-from scaler.planning.cards import is_placeable, is_short, level_bytes
+from scaler.planning.cards import is_placeable, is_short, level_bytes, slots_of
 from scaler.planning.forecast import Falling
-from scaler.policy import PoolPolicy, Timing
+from scaler.policy import PoolPolicy
 from scaler.quantity import Level
 from scaler.signals.freshness import free_bytes
-from scaler.snapshot import CardKey, CardReading, Problem
+from scaler.snapshot import CardKey, CardReading
 
 
 class PoolMoment(NamedTuple):
@@ -91,6 +90,8 @@ class _Room(NamedTuple):
 
 def _seen(card: CardReading, pool: PoolPolicy, stale_after_s: float) -> _Room | None:
     free, low = free_bytes(card, stale_after_s), level_bytes(pool.low_watermark, card)
+    if free is not None and slots_of(card, pool) == 1 and card.total_bytes is not None:
+        free = card.total_bytes  # when its one place falls free, all of it does
     return None if free is None or low is None else _Room(free - low, free, card.total_bytes or 0.0)
 
 
@@ -133,34 +134,6 @@ def watch(moments: tuple[PoolMoment, ...], low: Level, high: Level, pool: PoolPo
     if blind_since is not None and pool.blind == "hold" and armed_since is None:
         return Watch(True, blind_since)
     return Watch(armed_since is not None, armed_since)
-
-
-def pool_state(now: PoolMoment, state: Watch, barrier: Reason | None, pool: PoolPolicy, timing: Timing) -> PoolState:
-    """The pool's part of the plan, by its own watermarks."""
-    seen = now.free_bytes is not None
-    # No veto is remembered for longer than the window.
-    alarm_after_s = min(pool.alarm_after_s, timing.watermark_window_s - timing.tick_s)
-    stood_s = now.time_s - state.since_s if state.vetoed and state.since_s is not None else 0.0
-    return PoolState(
-        name=pool.name,
-        free_bytes=now.free_bytes,
-        low_bytes=pool.low_watermark.of(now.total_bytes) if seen else None,
-        high_bytes=pool.high_watermark.of(now.total_bytes) if seen else None,
-        card=now.card,
-        vetoed=state.vetoed,
-        vetoed_since_s=state.since_s,
-        cards=now.cards,
-        barrier=barrier,
-        alarm=stood_s >= alarm_after_s,
-    )
-
-
-def alarms(state: PoolState, pool: PoolPolicy) -> list[Problem]:
-    """A line for a veto that has stood for alarmAfter: nobody scales up, and nobody may have noticed."""
-    if not state.alarm:
-        return []
-    why = "free VRAM has been short" if state.free_bytes is not None else "free VRAM cannot be seen"
-    return [Problem("veto", f"pool {state.name}: no scale-up for {pool.alarm_after_s / 60:g} minutes and more: {why}")]
 
 
 def tighter(pool: PoolPolicy, wanted: Level | None, total_bytes: float) -> tuple[Level, Level]:

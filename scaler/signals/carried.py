@@ -78,6 +78,14 @@ def _carried(lessons: tuple[Lesson, ...]) -> Carried:
     return Carried(lessons, tuple(load for load, _ in by_load), tuple(quartiles))
 
 
+def usual_time_s(carried: Carried, flow: Flow) -> float | None:
+    """How long a request took in the server at the flow's load per replica; None where no such load was carried."""
+    if not carried.loads or flow.replicas <= 0:
+        return None
+    index = bisect_left(carried.loads, flow.fresh_per_s / flow.replicas / (1.0 + MARGIN_RATIO))
+    return carried.times_s[min(index, len(carried.loads) - 1)]
+
+
 class Needed(NamedTuple):
     """Requests in flight that arrivals need by what was seen. Above all that was carried nobody knows how long a
     request takes: `floor_replicas` is then what the arrivals take at the highest load that was carried, else 0."""
@@ -97,7 +105,7 @@ def needed_inflight(carried: Carried, flows: Sequence[Flow], inflight: float, wi
     now = flows[-1]
     if not carried.loads or now.replicas <= 0:
         return None
-    highest_per_s = carried.loads[-1]
+    usual_s, highest_per_s = usual_time_s(carried, now) or 0.0, carried.loads[-1]
     total_per_s, has_excess = 0.0, False
     for _, fresh_per_s, replicas in flows:
         total_per_s += fresh_per_s
@@ -106,13 +114,12 @@ def needed_inflight(carried: Carried, flows: Sequence[Flow], inflight: float, wi
     if mean_per_s * window_s < LEAST_COMPLETIONS:
         return None
     load_per_s = now.fresh_per_s / now.replicas / (1.0 + MARGIN_RATIO)
-    index = min(bisect_left(carried.loads, load_per_s), len(carried.loads) - 1)
     error_per_s = 2.0 * math.sqrt(mean_per_s / window_s)
     queue, then_s = 0.0, flows[0].time_s
     for at_s, fresh_per_s, replicas in flows if has_excess else ():
         excess_per_s = fresh_per_s - highest_per_s * replicas - error_per_s
         queue = max(0.0, queue + excess_per_s * (at_s - then_s))
         then_s = at_s
-    needed = (now.fresh_per_s + min(queue, inflight) / DRAIN_S) * carried.times_s[index]
+    needed = (now.fresh_per_s + min(queue, inflight) / DRAIN_S) * usual_s
     floor = now.fresh_per_s / highest_per_s / (1.0 + MARGIN_RATIO) if load_per_s > highest_per_s else 0.0
     return Needed(needed, floor)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
+from collections.abc import Sequence
 from operator import attrgetter
 from typing import NamedTuple
 
 from scaler.policy import OperatorPolicy
 from scaler.signals.carried import LEAST_COMPLETIONS, Carried, Flow, Lesson, Needed, needed_inflight
 from scaler.signals.freshness import covers_all_pods, signals_fault
+from scaler.signals.futility import Futile, futility
 from scaler.signals.retries import Arrivals, arrivals, fresh_inflight, oom_candidates_per_s
-from scaler.snapshot import WorkloadReading
+from scaler.snapshot import CardReading, WorkloadReading
 
 # A burst of 30 s must stand 10 % above a target before it counts, or ordinary noise would add a replica for minutes.
 BURST_TOLERANCE_RATIO = 0.1
@@ -39,6 +41,7 @@ class Moment(NamedTuple):
         is_whole: all ready pods were seen; if not, nothing less than the replicas was told.
         on_short_card: a pod sat on a card below its pool's high watermark, where a veto that stands ends.
         oom_confirmed: attempts failed for lack of VRAM, by evidence.
+        is_held: more replicas would not help, nor fewer: the replicas were told.
     """
 
     time_s: float
@@ -53,13 +56,15 @@ class Moment(NamedTuple):
     is_whole: bool
     on_short_card: bool
     oom_confirmed: bool
+    is_held: bool
 
 
 _TIME_S = attrgetter("time_s")
 
 
 class Derivation(NamedTuple):
-    """A moment with the numbers that led to it, for the steps. `taught`: there were lessons to hold it against."""
+    """A moment with the numbers that led to it, for the steps. `taught`: there were lessons to hold it against;
+    `futile`: why more replicas would not help."""
 
     moment: Moment
     inflight_stable: float
@@ -67,6 +72,7 @@ class Derivation(NamedTuple):
     arrivals: Arrivals | None
     needed: Needed | None
     taught: bool
+    futile: Futile | None
 
 
 def derive(
@@ -76,10 +82,13 @@ def derive(
     operator: OperatorPolicy,
     past: tuple[Moment, ...],
     carried: Carried,
+    cards: Sequence[CardReading],
+    is_shared: bool,
 ) -> Derivation | None:
     """Corrects one workload's reading; None where it is not usable (freshness.signals_fault says why).
 
-    `carried` is empty where no neighbour can be: then everything in flight is the service's own.
+    Where no neighbour can be (not `is_shared`), everything in flight is the service's own. `cards` are those that its
+    pods sit on.
     """
     if reading.spec_replicas is None or signals_fault(reading, operator.timing.stale_after_s) is not None:
         return None
@@ -97,12 +106,13 @@ def derive(
     fresh = fresh_inflight(largest, flow, reading) if flow is not None else largest
     flow_now = Flow(time_s, flow.fresh_per_s, _carrying(time_s, reading, past)) if flow is not None else None
     needed: Needed | None = None
-    if flow_now is not None and carried.lessons and reading.inflight_growth_per_s is not None:
+    if is_shared and flow_now is not None and carried.lessons and reading.inflight_growth_per_s is not None:
         since = bisect_right(past, time_s - QUEUE_WINDOW_S, key=_TIME_S)
         flows = [each.flow for each in past[since:] if each.flow is not None]
         needed = needed_inflight(carried, [*flows, flow_now], fresh, operator.timing.stable_window_s)
     own_ratio = min(1.0, needed.inflight / fresh) if needed is not None and fresh > 0.0 else 1.0
 
+    futile = futility(reading, flow_now, carried, cards, operator.timing.stale_after_s)
     moment = Moment(
         time_s=time_s,
         inflight=fresh,
@@ -116,8 +126,9 @@ def derive(
         is_whole=covers_all_pods(reading),
         on_short_card=on_short_card,
         oom_confirmed=oom_confirmed,
+        is_held=futile is not None,
     )
-    return Derivation(moment, stable, burst, flow, needed, bool(carried.lessons))
+    return Derivation(moment, stable, burst, flow, needed, is_shared and bool(carried.lessons), futile)
 
 
 def _carrying(time_s: float, reading: WorkloadReading, past: tuple[Moment, ...]) -> int:

@@ -65,7 +65,8 @@ class Footprints:
 
     Attributes:
         highest: by class of card, the raised high-water.
-        cards: cards per replica, the most that were seen. pools: where its pods have been seen.
+        cards: cards per replica, the lower median of what was seen (a pod that ends sits on cards still).
+        pools: where its pods have been seen.
     """
 
     lessons: tuple[VramLesson, ...] = ()
@@ -101,7 +102,7 @@ def _footprints(lessons: tuple[VramLesson, ...]) -> Footprints:
     return Footprints(
         lessons,
         {card: _known(each, oom_s) for card, each in by_card.items()},
-        max((lesson.cards for lesson in lessons), default=1),
+        sorted(lesson.cards for lesson in lessons)[(len(lessons) - 1) // 2] if lessons else 1,
         frozenset(lesson.pool for lesson in lessons),
     )
 

@@ -4,7 +4,7 @@ or a memory that was rebuilt from coarse steps would differ from one that saw ev
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
 from scaler.signals.footprint import Kind, VramLesson, card_class
@@ -27,9 +27,13 @@ def vram_lessons(
     pools: Mapping[str, list[tuple[CardKey, CardReading]]],
     before: Marked | None,
     in_oom: Collection[WorkloadKey],
+    lately: Callable[[WorkloadKey], int],
     stale_after_s: float,
 ) -> Taught:
-    """Per Deployment: what its largest pod holds on each card, or what can be told from the card's used memory."""
+    """Per Deployment: what its largest pod holds on each card, or what can be told from the card's used memory.
+
+    `lately` is how many of its replicas existed lately: pods that end sit on cards still.
+    """
     taught: Taught = {}
     places = Counter[WorkloadKey]()
     for cards in pools.values():
@@ -47,9 +51,12 @@ def vram_lessons(
             if not held and (names_all or card.slots == 1):
                 held = _from_used(card, free, before.cards.get(key) if before is not None else None)
             for workload, held_bytes in held.items():
-                if held_bytes <= 0:  # no pod of a model server holds nothing: an exporter that sees no processes
+                # No pod of a model server holds nothing: an exporter that sees no processes, or a pod that has yet to
+                # load. What is told from used memory takes all pods for loaded.
+                ready, missing = _ready(snapshot, workload)
+                if held_bytes <= 0 or not ready or (kind == "learnt" and missing):
                     continue
-                replicas_cards = _cards_per_replica(snapshot, workload, places[workload])
+                replicas_cards = max(1, places[workload] // max(1, lately(workload)))
                 where = card_class(card.model, card.total_bytes)
                 lesson = VramLesson(
                     snapshot.taken_at_s, pool, where, held_bytes, kind, replicas_cards, workload in in_oom
@@ -71,11 +78,10 @@ def _from_used(card: CardReading, free: float, before: CardReading | None) -> di
     return dict.fromkeys(came, before.free_bytes - free)
 
 
-def _cards_per_replica(snapshot: Snapshot, workload: WorkloadKey, places: int) -> int:
-    """On how many cards a replica sits: places on cards over pods that exist, rounded down, since pods that end
-    are on cards still."""
+def _ready(snapshot: Snapshot, workload: WorkloadKey) -> tuple[int, int]:
+    """Replicas that are ready, and those that are missing; of a workload that nobody describes, one and none."""
     reading = snapshot.workloads.get(workload)
-    if reading is None:
-        return 1
+    if reading is None or reading.ready_replicas is None:
+        return 1, 0
     existing = max(reading.spec_replicas or 0, reading.status_replicas or 0)
-    return max(1, places // existing) if existing else 1
+    return reading.ready_replicas, max(0, existing - reading.ready_replicas)

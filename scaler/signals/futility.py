@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from scaler.decision import Reason
-from scaler.signals.derive import Derivation
+from scaler.signals.carried import Carried, Flow, usual_time_s
+from scaler.signals.freshness import free_bytes
 from scaler.snapshot import CardReading, WorkloadReading
 
 # A GPU that is used for less is idle: DCGM's utilisation is a spot value, the mean of which over 2 minutes is read.
@@ -23,9 +24,11 @@ class Futile(NamedTuple):
     text: str
 
 
-def futility(reading: WorkloadReading, derivation: Derivation, cards: Sequence[CardReading]) -> Futile | None:
+def futility(
+    reading: WorkloadReading, flow: Flow | None, carried: Carried, cards: Sequence[CardReading], stale_after_s: float
+) -> Futile | None:
     """None where more replicas may help, or where it cannot be seen that the service's own cards idle."""
-    ratios = [card.utilization_ratio for card in cards]
+    ratios = [card.utilization_ratio if free_bytes(card, stale_after_s) is not None else None for card in cards]
     known = [ratio for ratio in ratios if ratio is not None]
     if not known or len(known) < len(ratios) or max(known) >= IDLE_RATIO:
         return None
@@ -33,11 +36,8 @@ def futility(reading: WorkloadReading, derivation: Derivation, cards: Sequence[C
     queued, growth_per_s = reading.queued or 0.0, reading.inflight_growth_per_s or 0.0
     if queued > 0.0 and growth_per_s > 0.0 and reading.success_per_s == 0.0 and reading.failure_per_s == 0.0:
         return Futile(Reason.STALLED, f"{queued:.1f} wait, {growth_per_s:.2f}/s more, nothing completes, and {idle}")
-    flow, needed = derivation.arrivals, derivation.needed
-    if flow is None or needed is None or not reading.success_time_s or flow.fresh_per_s <= 0.0:
-        return None
-    usual_s = needed.inflight / flow.fresh_per_s
-    if reading.success_time_s < SLOW_FACTOR * usual_s:
+    usual_s = usual_time_s(carried, flow) if flow is not None and flow.fresh_per_s > 0.0 else None
+    if usual_s is None or not reading.success_time_s or reading.success_time_s < SLOW_FACTOR * usual_s:
         return None
     text = f"a request takes {reading.success_time_s:.2f} s, at such load it took {usual_s:.2f} s, and {idle}"
     return Futile(Reason.DEGRADED, text)
