@@ -193,7 +193,10 @@ def test_an_own_watermark_holds_where_the_pool_s_would_let_all_pass(placement: P
 # --- every landing, by enumeration ------------------------------------------------------------------------------------
 
 BIG, SMALL = CardClass("big", 40), CardClass("small", 15)
-ROOMS = st.builds(Room, st.sampled_from([BIG, SMALL]), st.integers(-1, 9).map(float), st.integers(0, 3))
+ROOMS = st.builds(
+    lambda card, room, slots: Room(card, float(room), slots, slots),
+    st.sampled_from([BIG, SMALL]), st.integers(-1, 9), st.integers(0, 3),
+)  # fmt: skip
 NEEDS = st.builds(
     lambda big, small, cards: Need({BIG: float(big), SMALL: float(small)}, cards, {}),
     st.integers(0, 4), st.integers(0, 4), st.integers(1, 2),
@@ -241,7 +244,7 @@ def test_unknown_slots_are_as_many_as_there_are_replicas(
 ) -> None:
     found = []
     for slots in (UNLIMITED, 40):
-        worst = Worst.of([room._replace(slots=slots) for room in rooms], 0)
+        worst = Worst.of([room._replace(slots=slots, open_slots=slots) for room in rooms], 0)
         for each in outstanding:
             worst.add(each)
         found.append(worst.fits(need, replicas))

@@ -55,12 +55,11 @@ def answer(want: Want, allotment: Allotment | None, is_settled: bool) -> Decisio
 
 
 def promise(want: Want, decision: Decision, allotment: Allotment | None) -> Promise:
-    """What KEDA is told by this, to be remembered. A scale-down by demand follows from the readings alone."""
-    said = decision.granted if decision.granted is not None else want.replicas
-    if Reason.RECLAIMED not in decision.reasons:
-        said = max(said, want.replicas)
-    at_most = allotment.at_most if allotment is not None else want.replicas
-    return Promise(want.time_s, want.replicas, said, at_most)
+    """What KEDA is told by this, to be remembered."""
+    said, at_most = decision.granted, decision.granted or 0  # no answer promises nothing
+    if allotment is not None:
+        at_most = allotment.at_most
+    return Promise(want.time_s, want.replicas, want.replicas if said is None else said, at_most)
 
 
 def _contention_steps(want: Want) -> list[Step]:
@@ -82,9 +81,12 @@ def _unknown(want: Want, reason: Reason, step: Step) -> Decision:
 def _doubt(want: Want, granted: int) -> Step | None:
     """Why this answer cannot be given: it is not known what runs, and the answer would be just that; or more was told
     than has been seen to run, and less now would take back replicas that may have come since."""
-    is_what_runs = want.barrier is not None or want.is_as_read or (granted == want.replicas < want.unlimited)
-    if is_what_runs and want.told_less is not None:
+    is_refused = granted <= want.replicas and granted < want.unlimited
+    if (want.barrier is not None or want.is_as_read or is_refused) and want.told_less is not None:
         return want.told_less
+    if is_refused and want.barrier is None and want.least_now < want.replicas:
+        text = f"{want.replicas} were read, {want.least_now} told lately: no answer until it is seen what runs"
+        return Step("told-since", want.least_now, "replicas", text)
     if granted < min(want.unlimited, want.told_more):
         text = f"{want.replicas} were read, {want.told_more} told since: no answer until it is seen what runs"
         return Step("told-since", want.told_more, "replicas", text)

@@ -14,12 +14,17 @@ UNLIMITED = 1 << 40  # slots that nobody told of
 
 
 class Room(NamedTuple):
-    """What a card has for new replicas: VRAM above the low watermark that nobody on it will take, and free slots. A
-    card with one place has no watermark (`is_watched`), the pool's or a service's own."""
+    """What a card has for new replicas: VRAM above the low watermark that nobody on it will take, and slots for them.
+
+    `open_slots` of these are free now; the others are those of pods that may go, with `room_bytes` as they will be
+    then: such a card has a Room for each number of pods that may go. A card with one place has no watermark of the
+    pool's (`is_watched`).
+    """
 
     card: CardClass
     room_bytes: float
     slots: int
+    open_slots: int
     is_watched: bool = True
 
 
@@ -102,7 +107,7 @@ class Worst:
         alike: dict[tuple[CardClass, bool, int], _Alike] = {}
         slots = 0
         for room in rooms:
-            slots += room.slots
+            slots += room.open_slots
             if room.slots > 0:
                 key = (room.card, room.is_watched, room.slots)
                 place = alike.setdefault(key, _Alike(room.room_bytes, room.slots))
@@ -151,7 +156,7 @@ class Roomiest:
     def of(cls, rooms: Iterable[Room], pending: int) -> Roomiest:
         heaps: dict[tuple[CardClass, bool], _Open] = {}
         for room in rooms:
-            if room.slots > 0:
+            if 0 < room.open_slots == room.slots:
                 heaps.setdefault((room.card, room.is_watched), []).append((-room.room_bytes, room.slots))
         for heap in heaps.values():
             heapq.heapify(heap)

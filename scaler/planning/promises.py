@@ -34,11 +34,13 @@ def kept(promises: Promises, time_s: float) -> dict[ServiceKey, tuple[Promise, .
 
 
 def with_new(promises: Promises, new: Mapping[ServiceKey, Promise]) -> dict[ServiceKey, tuple[Promise, ...]]:
-    """With what is told now; what tells nothing new, the replicas as read, is not kept."""
+    """With what is told now. The replicas as read are no news, unless others were told lately: who was told 1 and then
+    2 again may have gone from 2 to 1 when the second answer comes."""
     made = dict(promises)
     for key, promise in new.items():
-        if promise.told != promise.replicas or promise.at_most > promise.replicas:
-            made[key] = (*made.get(key, ()), promise)
+        before = made.get(key, ())
+        if any(each.told != each.replicas or each.at_most > each.replicas for each in (promise, *before)):
+            made[key] = (*before, promise)
     return made
 
 
@@ -63,4 +65,4 @@ def told_more(promises: Sequence[Promise], replicas: int, time_s: float) -> int:
 
 def told_less(promises: Sequence[Promise], replicas: int, since_s: float) -> int:
     """The least that was told since, or `replicas`."""
-    return min((each.told for each in promises if each.time_s > since_s), default=replicas)
+    return min([replicas, *(each.told for each in promises if each.time_s > since_s)])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import accumulate
 
 from scaler.planning.cards import level_bytes, slots_of
 from scaler.planning.footprints import Footprints
@@ -21,9 +22,11 @@ def rooms(
     pool: PoolPolicy,
     footprints: Footprints,
     starting: Mapping[WorkloadKey, int],
+    going: Mapping[WorkloadKey, int],
     stale_after_s: float,
 ) -> list[Room]:
     """The room of every card that can be seen: free VRAM less the low watermark less what its pods have yet to take.
+    `going` are replicas of each workload whose places may fall free while what is granted now is on its way.
 
     A card with one place has no neighbours whom the watermark could protect, so there all of it is room: vLLM asks for
     90 % of a card by default, and 10 % of watermark would leave it no card at all. With blind: allow, a card that
@@ -33,16 +36,38 @@ def rooms(
     for _, card in cards:
         free, low, slots = free_bytes(card, stale_after_s), level_bytes(pool.low_watermark, card), slots_of(card, pool)
         kind = card_class(card.model, card.total_bytes)
-        free_slots = UNLIMITED if slots is None else max(0, slots - sum(card.pods.values()))
+        open_slots = UNLIMITED if slots is None else max(0, slots - sum(card.pods.values()))
         if free is None or low is None:
             if pool.blind == "allow":
-                found.append(Room(kind, math.inf, free_slots))
+                found.append(Room(kind, math.inf, open_slots, open_slots))
             continue
         room = free - _growth_bytes(card, kind, free, footprints, starting)
-        found.append(Room(kind, room, free_slots, False) if slots == 1 else Room(kind, room - low, free_slots))
+        if slots == 1:
+            found.append(Room(kind, room, open_slots, open_slots, False))
+            continue
+        found.append(Room(kind, room - low, open_slots, open_slots))
+        if open_slots != UNLIMITED:
+            for gone, freed_bytes in enumerate(_freed_bytes(card, footprints.totals[kind] - free, going), start=1):
+                found.append(Room(kind, room - low + freed_bytes, open_slots + gone, 0))
     if not found and pool.blind == "allow":
-        found.append(Room(card_class("", None), math.inf, UNLIMITED))
+        found.append(Room(card_class("", None), math.inf, UNLIMITED, UNLIMITED))
     return found
+
+
+def _freed_bytes(card: CardReading, used: float, going: Mapping[WorkloadKey, int]) -> Iterator[float]:
+    """What one, two, ... of a card's pods that may go set free at least; the smallest go first. Where the exporter does
+    not tell pods apart, each counts with an equal part of what is used."""
+    each_bytes: list[float] = []
+    for workload, pods in card.pods.items():
+        vram, leaving = card.held.get(workload), min(pods, going.get(workload, 0))
+        if leaving <= 0:
+            continue
+        if vram is not None:
+            least = max(0.0, vram.total_bytes - (pods - 1) * vram.largest_bytes)
+        else:
+            least = 0.0 if card.held else used / sum(card.pods.values())
+        each_bytes += [least] * leaving
+    return accumulate(sorted(each_bytes))
 
 
 def _growth_bytes(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -11,9 +12,9 @@ from scaler.planning.arbitration import Claim, Share, arbitrate
 from scaler.planning.footprints import extra_bytes, footprints_of
 from scaler.planning.headroom import Headroom, Need, headroom
 from scaler.planning.memory import Memory
-from scaler.planning.promises import promised
+from scaler.planning.promises import promised, told_less
 from scaler.planning.rooms import places, rooms, unplaced
-from scaler.planning.supply import STARTING_S, supply
+from scaler.planning.supply import NO_SUPPLY, STARTING_S, Supply, supply
 from scaler.planning.wants import Want
 from scaler.policy import FleetPolicy, PoolPolicy, ServiceKey, ServicePolicy
 from scaler.quantity import format_bytes
@@ -36,11 +37,12 @@ def allot(
     cards: Sequence[tuple[CardKey, CardReading]],
     wants: Mapping[ServiceKey, Want],
 ) -> dict[ServiceKey, Allotment]:
-    """The allotments of all services of the pool that want more than runs and are not barred from it."""
-    wanting = [w for w in wants.values() if w.pool is pool and w.barrier is None and w.unlimited > w.replicas]
+    """The allotments of all services of the pool that want more than may run by now and are not barred from it."""
+    wanting = [w for w in wants.values() if w.pool is pool and w.barrier is None and w.unlimited > w.least_now]
     if not wanting:
         return {}
-    outstanding = _Outstanding(snapshot, fleet, memory, pool, cards)
+    least_soon = {each.workload: each.least_soon for each in wants.values()}
+    outstanding = _Outstanding(snapshot, fleet, memory, pool, cards, least_soon)
     claims, promises = [outstanding.claim(each) for each in wanting], outstanding.promises()
     result = arbitrate(claims, outstanding.started(), promises)
     told = sum(replicas for _, replicas in promises)
@@ -61,6 +63,7 @@ class _Outstanding:
         memory: Memory,
         pool: PoolPolicy,
         cards: Sequence[tuple[CardKey, CardReading]],
+        least_soon: Mapping[WorkloadKey, int],
     ) -> None:
         self._pool, self._memory, self._workloads = pool, memory, snapshot.workloads
         self._services = {key: service for key, service in fleet.services.items() if service.pool == pool.name}
@@ -74,7 +77,8 @@ class _Outstanding:
             if workload in self._footprints.declared or workload in self._places or pool.name in past.footprints.pools
         }
         self._starting = {w: each.starting for w, each in sorted(self._supplies.items()) if each.starting}
-        self._rooms = rooms(cards, pool, self._footprints, self._starting, fleet.operator.timing.stale_after_s)
+        going = {w: each.lately - least_soon.get(w, self._wanted(w, each)) for w, each in self._supplies.items()}
+        self._rooms = rooms(cards, pool, self._footprints, self._starting, going, fleet.operator.timing.stale_after_s)
 
     def started(self) -> Headroom:
         """The room with all replicas in it that have started, are not resident, and sit on no card yet."""
@@ -101,12 +105,12 @@ class _Outstanding:
         workload = _workload(want.key, want.service)
         return Claim(
             key=want.key,
-            replicas=want.replicas,
+            replicas=want.least_now,
             wanted=want.unlimited,
             floor=min(want.service.min_replicas, want.pool.max_replicas),
             priority=want.service.priority,
             # From zero KEDA brings up minReplicaCount at once, so the first replicas must fit together.
-            first=max(1, want.service.min_replicas) if want.replicas == 0 else 1,
+            first=max(1, want.service.min_replicas) if want.least_now == 0 else 1,
             need=self._need(workload, want.service),
             promised=self._promised(want.key, want.service),
         )
@@ -130,14 +134,14 @@ class _Outstanding:
 
     def _fitting(self, claim: Claim, share: Share, told_others: int) -> Step:
         """How many more replicas get room, and what they are held against."""
-        open_rooms = [room for room in self._rooms if room.slots]
+        open_rooms = [room for room in self._rooms if room.open_slots]
         if open_rooms:
             tightest = min(room.room_bytes for room in open_rooms)
             text = (
                 f"{format_bytes(tightest)} above the watermark on the tightest of {len(open_rooms)} cards with a slot"
             )
         else:
-            text = f"no free slot on {len(self._rooms)} cards"
+            text = "no free slot"
         starting = sum(each.starting for each in self._supplies.values())
         for count, what in ((starting, "still starting"), (told_others, "told to others and not seen yet")):
             if count > 0:
@@ -148,11 +152,17 @@ class _Outstanding:
 
     def _promised(self, key: ServiceKey, service: ServicePolicy) -> int:
         workload = _workload(key, service)
-        reading, supply_now = self._workloads.get(workload), self._supplies.get(workload)
+        replicas, made = (
+            self._wanted(workload, self._supplies.get(workload, NO_SUPPLY)),
+            self._memory.promises.get(key, ()),
+        )
+        return promised(made, told_less(made, replicas, -math.inf))
+
+    def _wanted(self, workload: WorkloadKey, supply_now: Supply) -> int:
+        """spec.replicas; while it cannot be seen, what is taken to exist."""
+        reading = self._workloads.get(workload)
         replicas = reading.spec_replicas if reading is not None else None
-        if replicas is None:
-            replicas = supply_now.existing if supply_now is not None else 0
-        return promised(self._memory.promises.get(key, ()), replicas)
+        return replicas if replicas is not None else supply_now.existing
 
     def _need(self, workload: WorkloadKey, service: ServicePolicy | None) -> Need:
         """What one more replica takes, on each class of card of the pool."""

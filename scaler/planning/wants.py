@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -9,7 +10,7 @@ from typing import NamedTuple
 
 from scaler.decision import Decision, Reason, Step, StepMaker, Verdict
 from scaler.planning.barriers import Barrier
-from scaler.planning.promises import Promise, told_less, told_more
+from scaler.planning.promises import PROMISE_S, Promise, told_less, told_more
 from scaler.planning.replicas import (
     HPA_SYNC_S,
     Window,
@@ -53,6 +54,8 @@ class Want:
         is_as_read: `unlimited` is the replicas as they were read, for want of knowing better.
         told_less: why fewer may run than were read, in a step; an answer of "what runs" is then none.
         told_more: the replicas that KEDA may have been told lately, above those that were read; else those.
+        least_now: the least that may run by now: those that were read, or fewer, where less was told lately.
+        least_soon: the least that it may be told as long as anything granted now is on its way.
         is_idle: nothing of its own was in flight for the pool's reclaimAfter.
         steps / reasons: what led here; the answer adds to them.
     """
@@ -70,6 +73,8 @@ class Want:
     is_as_read: bool
     told_less: Step | None
     told_more: int
+    least_now: int
+    least_soon: int
     is_idle: bool
     steps: list[StepMaker]
     reasons: list[Reason]
@@ -127,7 +132,8 @@ def want(key: ServiceKey, service: ServicePolicy, operator: OperatorPolicy, seen
         unlimited, is_as_read = _held_by_window(demand, replicas, window, reading, pool, steps, reasons)
 
     barrier = _barrier(service, pool, seen, reading, unlimited > replicas, steps)
-    is_in_question = barrier is not None or is_as_read or unlimited > replicas
+    least_now = told_less(seen.promises, replicas, -math.inf)
+    is_in_question = barrier is not None or is_as_read or unlimited > least_now
     return Want(
         key=key,
         service=service,
@@ -142,6 +148,8 @@ def want(key: ServiceKey, service: ServicePolicy, operator: OperatorPolicy, seen
         is_as_read=is_as_read,
         told_less=_told_less(reading, replicas, unlimited, service, pool, seen) if is_in_question else None,
         told_more=told_more(seen.promises, replicas, seen.time_s),
+        least_now=least_now,
+        least_soon=_least_soon(demand, least_now, service, pool, seen),
         is_idle=pool.reclaim_after_s is not None and _is_idle(seen, service, pool, pool.reclaim_after_s),
         steps=steps,
         reasons=reasons,
@@ -245,6 +253,17 @@ def _told_less(
         return None
     text = f"{replicas} were read {age_s:.0f} s ago, {least} told since: no answer until it is seen what runs"
     return Step("told-since", least, "replicas", text)
+
+
+def _least_soon(demand: int, replicas: int, service: ServicePolicy, pool: PoolPolicy, seen: Seen) -> int:
+    """The least that the service can be told within PROMISE_S: with a window of 300 s, no demand of the last 210 s will
+    have left it by then. Its pods may make place for what is granted now."""
+    if pool.scale_down_window_s <= PROMISE_S:
+        return min(replicas, bounded(0, service, pool))
+    if demand >= replicas:
+        return replicas
+    window = scale_down_window(seen.moments, seen.time_s, service, pool, pool.scale_down_window_s - PROMISE_S)
+    return min(replicas, window.replicas) if window.covered else replicas
 
 
 def _is_idle(seen: Seen, service: ServicePolicy, pool: PoolPolicy, for_s: float) -> bool:
