@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help run test check proto lock load picture debian clean
+.PHONY: help run test check gate proto lock load picture debian clean
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
 
@@ -20,6 +20,9 @@ check: $(READY) ## lint, types and import walls only
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+gate: $(READY) ## ours in the closed loop against the kept scores
+	@$(BIN)/python -m scaler.simulate.gate
 
 proto: $(VENV)/.locked ## generate the gRPC stubs from protos/
 	@$(BIN)/python hatch_build.py

@@ -19,9 +19,9 @@ from scaler.planning.memory import Memory
 from scaler.planning.plan import plan
 from scaler.policy import METRIC_NAME, FleetPolicy
 from scaler.serving.server import Service, running
+from scaler.simulate.hpa import DEFAULT_BEHAVIOR, EXAMPLE_BEHAVIOR, SYNC_S, Behavior, Hpa
 from scaler.snapshot import Snapshot
 from tests.fleet import OPERATOR, START_S, TICK_S, card, key, policy, reading, snapshot
-from tests.hpa import DEFAULT_BEHAVIOR, EXAMPLE_BEHAVIOR, SYNC_S, Behavior, Hpa
 from tests.serving import METADATA, OUTAGE, FakeSource, ManualClock, decision, fleet_plan, unknown, until
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ EPILOG = (
     "any more."
 )
 # Each in scaler/cli/NAME.py as NAME_command.
-COMMANDS = ("serve", "replay", "record", "check", "explain", "agent")
+COMMANDS = ("serve", "replay", "simulate", "record", "check", "explain", "agent")
 
 
 class CommandsOnDemand(OneLineGroup):

@@ -63,8 +63,17 @@ class Hpa:
     least: int = 1
     most: int = 100
     target: float = 1.0
+    _longest_s: float = field(init=False, default=0.0)
+    _longest_period_s: float = field(init=False, default=0.0)
     _recommendations: list[_Past] = field(default_factory=list)
     _changes: list[_Past] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        behavior = self.behavior
+        windows_s = (behavior.up.window_s, behavior.down.window_s) if behavior is not None else ()
+        policies = (*behavior.up.policies, *behavior.down.policies) if behavior is not None else ()
+        self._longest_s = max((DOWNSCALE_STABILISATION_S, *windows_s))
+        self._longest_period_s = max((policy.period_s for policy in policies), default=0.0)
 
     def sync(self, now_s: float, value: float | None, status_replicas: int | None = None) -> int:
         """One reconciliation at that time: the new spec.replicas. `value` None = the metric could not be read.
@@ -83,6 +92,7 @@ class Hpa:
             wanted = self._stabilised(now_s, proposed)
             wanted = self._limited(now_s, wanted)
         if wanted != self.replicas:
+            self._changes = [each for each in self._changes if each.time_s > now_s - self._longest_period_s]
             self._changes.append(_Past(now_s, wanted - self.replicas))
             self.replicas = wanted
         return self.replicas
@@ -101,7 +111,7 @@ class Hpa:
     def _stabilised(self, now_s: float, proposed: int) -> int:
         """With behavior: up by no more than the least, down by no less than the highest of each window. Without it:
         the highest of five minutes, also upward, which is the trap."""
-        past = [each for each in self._recommendations if each.time_s > now_s - 3600]
+        past = [each for each in self._recommendations if each.time_s > now_s - self._longest_s]
         self._recommendations = [*past, _Past(now_s, proposed)]
         if self.behavior is None:
             recent = [each.replicas for each in past if each.time_s > now_s - DOWNSCALE_STABILISATION_S]

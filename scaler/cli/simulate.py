@@ -1,0 +1,77 @@
+"""`vram-scaler simulate`: a fleet in a model, policies side by side."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import Progress
+
+from scaler.cli.replay import LEAST_COLUMNS, PIPE_COLUMNS
+from scaler.simulate.curves import TraceMissing
+from scaler.simulate.policies import POLICIES
+from scaler.simulate.runs import Run, run_all, summaries
+from scaler.simulate.scenario import bundled_names, load_scenario
+from scaler.simulate.tables import table
+
+SEEDS = 5
+
+
+def chosen(_: click.Context, __: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
+    """Callback of --policy: names with commas between, given once or more often; none is all."""
+    names = [word.strip() for text in value for word in text.split(",")]
+    for name in names:
+        if name not in POLICIES:
+            raise click.BadParameter(f"{name!r} is not a policy; it takes {', '.join(POLICIES)}")
+    return tuple(dict.fromkeys(names)) or tuple(POLICIES)
+
+
+@click.command(
+    "simulate",
+    short_help="The closed loop: policies side by side in a model of a fleet.",
+    epilog=f"Scenarios that come with the package: {', '.join(bundled_names())}.",
+)
+@click.argument("scenario", metavar="SCENARIO")
+@click.option("--policy", "policies", callback=chosen, multiple=True, metavar="NAME,...", help="Default: all.")
+@click.option("--seeds", type=click.IntRange(1, 1000), default=SEEDS, show_default=True, help="Runs of each policy.")
+@click.option("--traces", metavar="DIR", help="Where the public traces lie that a scenario may read.")
+@click.option("--json", "json_path", metavar="FILE", help="Every run, one JSON object a line; - is stdout.")
+def simulate_command(
+    scenario: str, policies: tuple[str, ...], seeds: int, traces: str | None, json_path: str | None
+) -> int:
+    """Runs SCENARIO, one of the package's or a YAML file, under each policy. Same scenario and seed, same outcome."""
+    name, loaded = load_scenario(scenario)
+    directory = Path(traces) if traces is not None else None
+    try:
+        for service in loaded.services:
+            service.load.curve(directory)
+    except TraceMissing as missing:
+        raise click.UsageError(f"{name} {missing}") from None
+    runs = list(_shown(run_all(scenario, policies, range(1, seeds + 1), directory), len(policies) * seeds, name))
+    runs.sort(key=lambda run: (policies.index(run.policy), run.seed))
+    with contextlib.nullcontext() if json_path is None else click.open_file(json_path, "w", encoding="utf-8") as file:
+        if file is not None:
+            file.writelines(f"{json.dumps(run.as_json(name))}\n" for run in runs)
+    if json_path != "-":
+        width = max(shutil.get_terminal_size().columns, LEAST_COLUMNS) if sys.stdout.isatty() else PIPE_COLUMNS
+        console = Console(markup=False, emoji=False, highlight=False, width=width)
+        with console.capture() as captured:
+            console.print(table(name, loaded, summaries(runs, policies), seeds))
+        click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
+    return 0
+
+
+def _shown(runs: Iterable[Run], count: int, name: str) -> Iterator[Run]:
+    """The same runs, with a bar on standard error where a terminal reads it."""
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(name, total=count)
+        for run in runs:
+            progress.advance(task)
+            yield run

@@ -1,0 +1,78 @@
+"""What every policy is to the model: it looks every 15 s, and answers each HPA sync and each poll of KEDA."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from scaler.simulate.hpa import Behavior
+from scaler.simulate.metric_path import Seen
+from scaler.simulate.scenario import ScenarioService
+from scaler.snapshot import WorkloadKey
+
+if TYPE_CHECKING:
+    from scaler.simulate.deployment import Deployment
+    from scaler.simulate.fleet import Fleet
+
+
+class Answer(NamedTuple):
+    """What KEDA hears: the metric's value against a target of 1, None for an error, and whether there is demand."""
+
+    value: float | None
+    active: bool
+
+
+HOLD = Answer(None, False)
+
+
+class Estimate(NamedTuple):
+    """What a policy believes of one service: fresh requests per second, and its own part of its cards' GPU time."""
+
+    fresh_per_s: float | None
+    own_share: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """What only the model knows; the oracle may look, and the scores do."""
+
+    at_s: float
+    fleet: Fleet
+    deployments: Mapping[WorkloadKey, Deployment]
+    low_bytes: float
+
+
+class Autoscaler(Protocol):
+    """One policy in one run. It keeps what it remembers to itself."""
+
+    @property
+    def behavior(self) -> Behavior | None:
+        """Of its HPAs; None is an HPA without that field."""
+
+    def look(self, seen: Seen, truth: Truth) -> None:
+        """Every 15 s, on the whole quarter of a minute."""
+
+    def answer(self, service: ScenarioService) -> Answer:
+        """What is in force now."""
+
+    def estimates(self) -> Mapping[WorkloadKey, Estimate]:
+        """What it believes since the last look; empty where it makes no estimates."""
+
+    def restart(self, back_at_s: float) -> None:
+        """It is away until then, and comes back without its memory."""
+
+
+def bounds(service: ScenarioService) -> tuple[int, int]:
+    """minReplicas and maxReplicas of the trigger's metadata."""
+    return int(service.scaling.get("minReplicas", "0")), int(service.scaling.get("maxReplicas", "100"))
+
+
+def target_concurrency(service: ScenarioService) -> float:
+    """Of the trigger's metadata; 4 is the pool's default."""
+    return float(service.scaling.get("targetConcurrency", "4"))
+
+
+def by_workload(deployments: Iterable[Deployment]) -> dict[WorkloadKey, Deployment]:
+    """The deployments by their key."""
+    return {deployment.workload: deployment for deployment in deployments}

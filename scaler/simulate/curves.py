@@ -1,0 +1,111 @@
+"""Values over a scenario's time: straight lines between points, bursts on top, or a recorded trace."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+from bisect import bisect_right
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
+
+from scaler.duration import parse_duration
+from scaler.policy import Section
+from scaler.quantity import Number, Seconds, parse_number
+
+
+class TraceMissing(Exception):
+    """A scenario reads a recorded trace that is not there; the message names it."""
+
+
+class Curve:
+    """Straight lines between (seconds, value) points; flat before the first and after the last."""
+
+    def __init__(self, points: Mapping[float, float]) -> None:
+        self._times = sorted(points)
+        self._values = [points[time_s] for time_s in self._times]
+
+    def at(self, at_s: float) -> float:
+        if len(self._values) == 1:
+            return self._values[0]
+        after = bisect_right(self._times, at_s)
+        if after == 0 or after == len(self._times):
+            return self._values[max(after - 1, 0)]
+        (start_s, end_s), (first, last) = self._times[after - 1 : after + 1], self._values[after - 1 : after + 1]
+        return first + (last - first) * (at_s - start_s) / (end_s - start_s)
+
+
+def _points(value: Any) -> Any:
+    """`12`, or `{0s: 12, 1h30m: 40}`."""
+    if isinstance(value, dict):
+        if not value:
+            raise ValueError("no points; it takes at least one, such as 0s: 12")
+        return {parse_duration(at): parse_number(number) for at, number in value.items()}
+    return {0.0: parse_number(value)}
+
+
+Points = Annotated[dict[float, float], BeforeValidator(_points)]
+
+
+class Bursts(Section):
+    """The load times `factor` for `lasting`, again and again."""
+
+    every_s: Seconds = Field(alias="every", ge=10, le=86400, description="time between two beginnings, 10s to 24h")
+    lasting_s: Seconds = Field(alias="lasting", ge=5, le=86400, description="how long one lasts, 5s to 24h")
+    factor: Number = Field(ge=0, le=1000, description="times the load, 0 to 1000")
+    first_s: Seconds = Field(0.0, alias="first", ge=0, le=7 * 86400, description="the first one's beginning, 0s to 7d")
+
+
+class Trace(Section):
+    """A column of a recorded trace (CSV, gzip; `t_s` is seconds from its start), as a rate per second."""
+
+    file: str = Field(min_length=1, description="a file name within the directory of --traces")
+    column: str = Field(min_length=1, description="a column of counts per bin")
+    where: dict[str, str] = Field(default_factory=dict, description="rows with these values only")
+    bin_s: Seconds = Field(15.0, alias="bin", ge=1, le=3600, description="length of a bin, 1s to 1h")
+    scale: Number = Field(1.0, ge=0, le=1e6, description="times the recorded rate, 0 to 1000000")
+
+    def curve(self, traces: Path | None) -> Curve:
+        """Raises TraceMissing."""
+        if traces is None or not (traces / self.file).is_file():
+            where = "no directory was given" if traces is None else f"not in {traces}"
+            raise TraceMissing(f"needs the public trace {self.file}: {where} (--traces DIR)")
+        points: dict[float, float] = {}
+        with gzip.open(traces / self.file, "rt", newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                if all(row.get(name) == value for name, value in self.where.items()) and row.get(self.column):
+                    points[float(row["t_s"])] = float(row[self.column]) / self.bin_s * self.scale
+        if not points:
+            raise TraceMissing(f"{self.file}: no rows of {self.where} with a value in {self.column}")
+        return Curve(points)
+
+
+class Load(Section):
+    """Fresh requests per second: points (or a trace), and bursts on top."""
+
+    points: Points = Field(default_factory=lambda: {0.0: 0.0}, description="requests per second by time")
+    trace: Trace | None = None
+    bursts: Bursts | None = None
+
+    def curve(self, traces: Path | None) -> Demand:
+        base = self.trace.curve(traces) if self.trace is not None else Curve(self.points)
+        return Demand(base, self.bursts)
+
+
+class Demand:
+    """What clients want answered per second, retries not counted."""
+
+    def __init__(self, base: Curve, bursts: Bursts | None) -> None:
+        self._base, self._bursts = base, bursts
+
+    def at(self, at_s: float) -> float:
+        rate, bursts = self._base.at(at_s), self._bursts
+        if (
+            bursts is not None
+            and at_s >= bursts.first_s
+            and (at_s - bursts.first_s) % bursts.every_s < bursts.lasting_s
+        ):
+            return rate * bursts.factor
+        return rate

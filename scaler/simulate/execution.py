@@ -1,0 +1,113 @@
+"""One step of one ready pod: what it serves, how long that takes beside its neighbours, what fails for lack of VRAM.
+
+A fluid model: requests are amounts. Time-slicing gives each busy pod of a card its turn, so a pod gets what its
+neighbours leave, at least an equal share. Batches grow with the rate and are full while a queue stands; their memory
+need follows their rows, whose number is geometric, so the arena's high-water is reached over hours, not at once.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from typing import NamedTuple
+
+from scaler.simulate.fleet import Pod
+from scaler.simulate.scenario import STEP_S
+
+STRETCH_MOST = 20.0
+_WAIT_RATIO_MOST = 0.97  # of the capacity: beyond it the queue itself is what waits
+
+
+class Setting(NamedTuple):
+    """What holds for all pods of a service in this step."""
+
+    service_time_s: float
+    max_concurrent: float
+    clump: float
+
+
+class Served(NamedTuple):
+    """One pod's step, in requests: tried to execute, of them failed for lack of VRAM, given up while waiting."""
+
+    tried: float
+    failed: float
+    given_up: float
+
+
+def share_gpu(pods: list[Pod]) -> list[float]:
+    """The part of the card that each pod may use: what the others leave, at least its equal share of the busy ones."""
+    busy = sum(pod.gpu_busy for pod in pods)
+    active = sum(pod.gpu_busy > 0.01 for pod in pods)
+    return [max(1.0 / max(active, 1), 1.0 - (busy - pod.gpu_busy)) for pod in pods]
+
+
+def serve(pod: Pod, setting: Setting, arrivals: float, gpu_part: float, noise: random.Random) -> Served:
+    """Moves the pod by one step; its counters and gauges move with it."""
+    service = pod.service
+    stretch = min(STRETCH_MOST, 1.0 / gpu_part)
+    wall_s = setting.service_time_s * (1.0 - service.gpu_part + service.gpu_part * stretch)
+    per_s = setting.max_concurrent / wall_s
+    if service.gpu_time_s > 0.0:
+        per_s = min(per_s, gpu_part / service.gpu_time_s)
+    capacity = per_s * STEP_S
+    offered = pod.queue + arrivals
+    tried = min(offered, capacity)
+    queue = offered - tried
+    given_up = max(0.0, queue - per_s * service.clients.patience_s)
+    pod.queue = queue - given_up
+
+    ratio = min(tried / capacity, _WAIT_RATIO_MOST) if capacity > 0.0 else 0.0
+    rate = tried / STEP_S
+    # The mean queue of clumps that arrive at random and are served evenly (M[X]/D/1), beside what is gathered.
+    chance = ratio * (ratio + setting.clump - 1.0) / (2.0 * (1.0 - ratio))
+    waiting = pod.queue + rate * service.queue_delay_s + chance
+    failed = tried * _failing_ratio(pod, setting.clump, rate, tried, noise) if tried > 0.0 else 0.0
+    succeeded = tried - failed
+    pod.gpu_busy = min(1.0, succeeded * service.gpu_time_s / STEP_S)
+    counters = pod.scrapes.counters
+    counters.success += succeeded
+    counters.failure += failed + given_up
+    counters.oom += failed
+    counters.compute_s += succeeded * wall_s
+    counters.duration_s += succeeded * (wall_s + (waiting / rate if rate > 0.0 else 0.0))
+    counters.gpu_wall_s += min(succeeded * service.gpu_time_s * stretch, STEP_S)
+    counters.gpu_own_s += succeeded * service.gpu_time_s
+    pod.scrapes.waiting, pod.scrapes.clump = waiting, (1.0 + setting.clump) / 2.0
+    pod.scrapes.running = min(rate * wall_s, setting.max_concurrent)
+    pod.kv_ratio = min(1.0, rate * wall_s / setting.max_concurrent)
+    return Served(tried, failed, given_up)
+
+
+def _failing_ratio(pod: Pod, clump: float, rate: float, tried: float, noise: random.Random) -> float:
+    """The part of the executions whose memory need the arena cannot meet.
+
+    Rows of a batch are geometric with the mean that is there together; while a queue stands batches are full.
+    """
+    service, shape = pod.service, pod.service.arena
+    if pod.arena.kind == "fixed":
+        return 0.0
+    if pod.queue >= service.max_batch:
+        mean_rows = float(service.max_batch)
+    else:
+        mean_rows = min(
+            float(service.max_batch), service.rows * (1.0 + clump) / 2.0 + rate * service.queue_delay_s + pod.queue
+        )
+    more = 1.0 - 1.0 / mean_rows  # chance that a batch holds one row more
+    executions = max(1.0, tried / mean_rows)
+    if mean_rows >= service.max_batch or more >= 0.999:
+        rows = float(service.max_batch)
+    elif more <= 0.0:
+        rows = 1.0
+    else:
+        highest = noise.random() ** (1.0 / executions)  # of so many draws
+        rows = min(float(service.max_batch), 1.0 + math.floor(math.log(max(1.0 - highest, 1e-15)) / math.log(more)))
+    need = shape.base + shape.per_row * rows
+    if need <= pod.arena.held_bytes and pod.arena.kind != "same-as-requested":
+        return 0.0
+    can = pod.arena.hold(need, pod.card.free_bytes)
+    if can >= need:
+        return 0.0
+    rows_that_fit = math.floor((can - shape.base) / shape.per_row) if shape.per_row else 0
+    if rows_that_fit < 1 or mean_rows >= service.max_batch:
+        return 1.0
+    return more**rows_that_fit

@@ -1,0 +1,168 @@
+"""Cards and pods: who sits where, what each holds, and the scheduler, which sees slots and never VRAM."""
+
+from __future__ import annotations
+
+import random
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from scaler.quantity import GIB, MIB
+from scaler.simulate.arena import Arena
+from scaler.simulate.metric_path import Scrapes
+from scaler.simulate.scenario import STEP_S, ScenarioPool, ScenarioService
+from scaler.snapshot import CardKey, WorkloadKey
+
+CONTEXT_BYTES = 150.0 * MIB  # a CUDA context, from the moment the server starts
+TERMINATION_S = 30.0
+CRASH_BACK_OFF_S = (10.0, 300.0)  # a load that finds no room is tried again after 10 s, then twice as long, to 5 min
+
+
+@dataclass(eq=False, slots=True)
+class Card:
+    """One VRAM space. `busy` is the GPU time that its pods used in the last step, as a ratio."""
+
+    key: CardKey
+    node: str
+    slots: int
+    total_bytes: float
+    usable_bytes: float
+    pods: list[Pod] = field(default_factory=list)
+    busy: float = 0.0
+
+    @property
+    def free_bytes(self) -> float:
+        return self.usable_bytes - sum(pod.resident_bytes + pod.arena.held_bytes for pod in self.pods)
+
+
+@dataclass(eq=False, slots=True)
+class Pod:
+    """One replica. It is loading until `ready_s`, and holds its VRAM until it is gone.
+
+    Attributes:
+        resident_bytes: context and weights so far; the arena comes on top.
+        load_left_s: of the load time; None once it has loaded.
+        retry_at_s: after a load that found no room, the next attempt.
+        queue: requests that wait here. gpu_busy: own GPU time in the last step, as a ratio of the card.
+        kv_ratio: part of what it may execute at once that it executes: vLLM's use of its KV cache.
+        was_granted: an autoscaler's scale-up made it. was_unsafe: it has been counted as an unsafe grant.
+    """
+
+    service: ScenarioService
+    workload: WorkloadKey
+    card: Card
+    created_s: float
+    arena: Arena
+    scrapes: Scrapes
+    load_left_s: float | None
+    revision: int = 0
+    resident_bytes: float = CONTEXT_BYTES
+    ready_s: float | None = None
+    leaves_s: float | None = None
+    retry_at_s: float | None = None
+    crashes: int = 0
+    queue: float = 0.0
+    gpu_busy: float = 0.0
+    kv_ratio: float = 0.0
+    was_granted: bool = False
+    was_unsafe: bool = False
+    settling_s: float = 0.0
+
+    @property
+    def is_ready(self) -> bool:
+        return self.ready_s is not None and self.leaves_s is None
+
+    @property
+    def held_bytes(self) -> float:
+        return self.resident_bytes + self.arena.held_bytes
+
+    @property
+    def full_bytes(self) -> float:
+        """What it holds once loaded, as far as it is settled before the first execution."""
+        fixed = self.service.arena.share * self.card.total_bytes if self.service.arena.kind == "fixed" else 0.0
+        return max(CONTEXT_BYTES + self.service.weights, fixed)
+
+    def load(self, at_s: float) -> None:
+        """One step of loading: weights come evenly; where the card has no room the server dies and starts again."""
+        if self.retry_at_s is not None:
+            if at_s < self.retry_at_s:
+                return
+            self.retry_at_s = None
+        if self.load_left_s is None:
+            return
+        whole_s = max(self.service.load_time_s, STEP_S)
+        free = self.card.free_bytes
+        if self.service.arena.kind == "fixed" and self.resident_bytes <= CONTEXT_BYTES:
+            wanted = self.full_bytes  # vLLM looks for the whole of its share first, and takes it
+        else:
+            self.load_left_s = max(0.0, self.load_left_s - STEP_S)
+            loaded = 1.0 - self.load_left_s / whole_s
+            wanted = max(self.resident_bytes, CONTEXT_BYTES + (self.full_bytes - CONTEXT_BYTES) * loaded)
+        if wanted - self.resident_bytes > free:
+            first_s, most_s = CRASH_BACK_OFF_S
+            self.retry_at_s = at_s + min(most_s, first_s * 2**self.crashes)
+            self.crashes += 1
+            self.resident_bytes, self.load_left_s = 0.0, whole_s
+            return
+        self.resident_bytes = max(wanted, CONTEXT_BYTES)
+        if self.load_left_s <= 0.0:
+            self.load_left_s, self.ready_s = None, at_s
+
+    def leak(self) -> None:
+        self.resident_bytes += min(self.service.leak_per_hour * STEP_S / 3600, max(0.0, self.card.free_bytes))
+
+
+class Fleet:
+    """All cards and pods; creates and removes pods as a ReplicaSet and the scheduler would."""
+
+    def __init__(self, pool: ScenarioPool, noise: random.Random) -> None:
+        self._random = noise
+        self.cards = [
+            Card(
+                CardKey(f"GPU-{uuid.UUID(int=noise.getrandbits(128), version=4)}"),
+                f"gpu-node-{number // pool.cards_per_node + 1}",
+                pool.slots,
+                float(pool.total),
+                float(pool.total - pool.reserved),
+            )
+            for number in range(pool.cards)
+        ]
+
+    def pods(self) -> Iterator[Pod]:
+        for card in self.cards:
+            yield from card.pods
+
+    def next_card(self, taken: Mapping[Card, int] = MappingProxyType({})) -> Card | None:
+        """Where the scheduler puts the next pod: a free slot on the node with the fewest pods. It is blind to VRAM.
+        `taken` are slots spoken for on top. None while every slot is taken: the pod stays pending."""
+        sits = {card: len(card.pods) + taken.get(card, 0) for card in self.cards}
+        load: dict[str, int] = {}
+        for card, pods in sits.items():
+            load[card.node] = load.get(card.node, 0) + pods
+        free = [card for card in self.cards if sits[card] < card.slots]
+        return min(free, key=lambda card: (load[card.node], sits[card], card.key)) if free else None
+
+    def create(
+        self, service: ScenarioService, workload: WorkloadKey, at_s: float, kind_arena: Arena, revision: int
+    ) -> Pod | None:
+        """A new pod, or None while no slot is free."""
+        card = self.next_card()
+        if card is None:
+            return None
+        scrapes = Scrapes(phase_s=STEP_S * self._random.randrange(3))
+        pod = Pod(service, workload, card, at_s, kind_arena, scrapes, max(service.load_time_s, STEP_S), revision)
+        card.pods.append(pod)
+        return pod
+
+    def lose(self, count: int) -> list[Pod]:
+        """So many cards fail; returns the pods that were on them. The fullest first: that is the worst loss."""
+        lost: list[Pod] = []
+        for _ in range(min(count, len(self.cards) - 1)):
+            card = max(self.cards, key=lambda card: (len(card.pods), card.key))
+            self.cards.remove(card)
+            lost += card.pods
+        return lost
+
+    def used_gib(self) -> float:
+        return sum(card.usable_bytes - card.free_bytes for card in self.cards) / GIB

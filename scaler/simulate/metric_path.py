@@ -1,0 +1,354 @@
+"""From what is to what is seen: the exporters' samples, Prometheus' scrapes and rate windows, with their real delays.
+
+The DCGM exporter collects every 30 s and is scraped every 15 s; servers and kube-state-metrics are scraped every 15 s,
+each at a moment of its own; windows hold the samples of 60 s and 30 s. What comes out is a Snapshot as
+`sources.prometheus` would build it, and the plain instant readings that other triggers query.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import defaultdict, deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from scaler.policy import Timing
+from scaler.snapshot import (
+    CardKey,
+    CardReading,
+    GpuBusySource,
+    HeldVram,
+    Problem,
+    Snapshot,
+    WorkloadKey,
+    WorkloadReading,
+)
+
+if TYPE_CHECKING:
+    from scaler.simulate.fleet import Card, Pod
+
+SCRAPE_S = 15.0
+COLLECT_S = 30.0
+UTILIZATION_WINDOW_S = 120.0
+Attribution = Literal["exporter", "triton", "none"]
+
+
+@dataclass(slots=True)
+class Counters:
+    """A server's counters, since its start: requests, and seconds summed over requests."""
+
+    success: float = 0.0
+    failure: float = 0.0
+    oom: float = 0.0
+    compute_s: float = 0.0
+    duration_s: float = 0.0
+    gpu_wall_s: float = 0.0
+    gpu_own_s: float = 0.0  # no server shows it: the model's truth
+
+
+class Scrape(NamedTuple):
+    time_s: float
+    counters: Counters
+    waiting: float
+    running: float
+
+
+@dataclass(slots=True)
+class Scrapes:
+    """One pod's inference server: what it shows now, and what Prometheus has of the last window.
+
+    `waiting` and `running` are means of the current step; a scrape sees whole clumps of requests around them.
+    """
+
+    phase_s: float
+    counters: Counters = field(default_factory=Counters)
+    waiting: float = 0.0
+    running: float = 0.0
+    clump: float = 1.0
+    samples: deque[Scrape] = field(default_factory=lambda: deque(maxlen=8))
+
+
+class CardScrape(NamedTuple):
+    """The exporter's answer for one card: the last collected sample, by pod as far as the exporter can tell."""
+
+    time_s: float
+    free_bytes: float
+    utilization_ratio: float
+    pods: tuple[tuple[Pod, float, float], ...]  # pod, held bytes, utilisation
+
+
+class Replicas(NamedTuple):
+    """kube-state-metrics on one Deployment."""
+
+    spec: int
+    ready: int
+    exists: int
+    revision_created_s: float
+
+
+class Spot(NamedTuple):
+    """What an instant query shows of one service; None where it has no series."""
+
+    pending: float | None
+    inflight: float | None
+    gpu_percent: float | None
+    vram_ratio: float | None
+    kv_ratio: float | None
+    ready: int
+
+
+class Seen(NamedTuple):
+    """All that a policy may look at."""
+
+    snapshot: Snapshot
+    spots: Mapping[WorkloadKey, Spot]
+
+
+class MetricPath:
+    """Call `scrape` once for every step, in order; `seen` at any moment of it."""
+
+    def __init__(self, attribution: Attribution, timing: Timing, noise: random.Random) -> None:
+        self._attribution, self._timing, self._random = attribution, timing, noise
+        self._cards: dict[CardKey, deque[CardScrape]] = {}
+        self._collected: dict[CardKey, CardScrape] = {}
+        self._replicas: dict[WorkloadKey, Replicas] = {}
+        self._replicas_at_s: float | None = None
+        self._node_phase_s: dict[str, float] = {}
+        self.lost: Literal["all", "cards", "servers"] | None = None
+
+    def scrape(self, at_s: float, cards: Iterable[Card], deployments: Mapping[WorkloadKey, Replicas]) -> None:
+        """All targets whose turn it is."""
+        phase_now_s = at_s % SCRAPE_S
+        if phase_now_s == 5.0:
+            self._replicas, self._replicas_at_s = dict(deployments), at_s
+        for card in cards:
+            phase_s = self._node_phase_s.get(card.node)
+            if phase_s is None:
+                phase_s = self._node_phase_s[card.node] = 5.0 * self._random.randrange(6)
+            if at_s % COLLECT_S == phase_s or card.key not in self._collected:
+                self._collected[card.key] = self._collect(at_s, card)
+            if phase_now_s == phase_s % SCRAPE_S and self.lost != "cards":
+                history = self._cards.setdefault(card.key, deque(maxlen=8))
+                history.append(self._collected[card.key]._replace(time_s=at_s))
+            if self.lost != "servers":
+                for pod in card.pods:
+                    if pod.scrapes.phase_s == phase_now_s and pod.ready_s is not None and pod.leaves_s is None:
+                        self._scrape_pod(at_s, pod)
+
+    def keep_only(self, present: Iterable[CardKey]) -> None:
+        """Cards that failed answer no more; their series end with the next scrape."""
+        kept = set(present)
+        self._cards = {key: scrapes for key, scrapes in self._cards.items() if key in kept}
+
+    def lose(self, what: Literal["all", "cards", "servers"], pods: Iterable[Pod]) -> None:
+        """Scrapes fail from now on: a failed scrape ends the series at once."""
+        self.lost = what
+        if what == "cards":
+            self._cards.clear()
+        if what == "servers":
+            for pod in pods:
+                pod.scrapes.samples.clear()
+
+    def _collect(self, at_s: float, card: Card) -> CardScrape:
+        """NVML's utilisation is of the last sixth of a second: a spot value that scatters around the mean."""
+        busy = min(card.busy, 1.0)
+        spot = min(1.0, max(0.0, self._random.gauss(busy, 0.4 * math.sqrt(busy * (1.0 - busy)))))
+        scale = spot / card.busy if card.busy > 0.0 else 0.0
+        pods = tuple((pod, pod.held_bytes, pod.gpu_busy * scale) for pod in card.pods)
+        if self._attribution != "exporter":
+            pods = pods[-1:]  # without virtual GPUs the card's series names one of its pods
+        return CardScrape(at_s, max(0.0, card.free_bytes), spot, pods)
+
+    def _scrape_pod(self, at_s: float, pod: Pod) -> None:
+        scrapes = pod.scrapes
+        waiting = self._whole(scrapes.waiting / scrapes.clump) * scrapes.clump
+        running = self._whole(scrapes.running)
+        scrapes.samples.append(Scrape(at_s, replace(scrapes.counters), waiting, running))
+
+    def _whole(self, mean: float) -> float:
+        """A gauge at one instant is a whole number; its mean over time need not be."""
+        if mean >= 20.0:
+            return max(0.0, float(round(self._random.gauss(mean, math.sqrt(mean)))))
+        limit, product, count = math.exp(-mean), self._random.random(), 0
+        while product > limit:
+            product *= self._random.random()
+            count += 1
+        return float(count)
+
+    def seen(self, at_s: float, pods: Mapping[WorkloadKey, list[Pod]]) -> Seen:
+        """The fleet as Prometheus' queries at this instant tell it; `pods` are those that exist, by Deployment."""
+        if self.lost == "all":
+            return Seen(Snapshot(at_s, problems=(Problem("replicas", "Prometheus cannot be reached"),)), {})
+        exporter = self._by_exporter()
+        workloads, spots = {}, {}
+        for key, replicas in self._replicas.items():
+            readers = [pod for pod in pods.get(key, []) if self.lost != "servers" and pod.scrapes.samples]
+            readers = [pod for pod in readers if pod.is_ready]
+            workloads[key] = self._workload(at_s, replicas, readers, exporter.get(key, 0.0))
+            spots[key] = self._spot(key, replicas, readers)
+        cards = {}
+        if self.lost != "cards":
+            cards = {key: self._card(at_s, key, scrapes, pods) for key, scrapes in self._cards.items()}
+        problems = (Problem("vram", "no series"),) if not cards else ()
+        return Seen(Snapshot(at_s, workloads, cards, problems), spots)
+
+    def _workload(self, at_s: float, replicas: Replicas, readers: list[Pod], exporter_busy: float) -> WorkloadReading:
+        age_s = at_s - self._replicas_at_s if self._replicas_at_s is not None else None
+        base = {
+            "spec_replicas": replicas.spec,
+            "ready_replicas": replicas.ready,
+            "status_replicas": replicas.exists,
+            "replicas_age_s": age_s,
+            "revision_created_s": replicas.revision_created_s,
+        }
+        if not readers:
+            return WorkloadReading(**base)  # type: ignore[arg-type]
+        is_vllm = readers[0].service.server == "vllm"
+        stable = _sums(readers, at_s - self._timing.stable_window_s, is_vllm)
+        burst = _sums(readers, at_s - self._timing.burst_window_s, is_vllm)
+        busy, source = self._busy(stable, exporter_busy, is_vllm)
+        duration = stable.duration_s / stable.success if stable.success and stable.duration_s is not None else None
+        fixed = readers[0].service.arena
+        return WorkloadReading(
+            **base,  # type: ignore[arg-type]
+            scraped_pods=len(readers),
+            signals_age_s=at_s - min(pod.scrapes.samples[-1].time_s for pod in readers),
+            queued=stable.waiting,
+            queued_burst=burst.waiting,
+            executing=stable.executing,
+            executing_burst=burst.executing,
+            inflight_growth_per_s=stable.growth_per_s,
+            success_per_s=stable.success,
+            failure_per_s=stable.failure,
+            oom_failure_per_s=stable.oom,
+            success_time_s=duration,
+            gpu_busy=busy,
+            gpu_busy_source=source,
+            gpu_memory_utilization=fixed.share if is_vllm and fixed.kind == "fixed" else None,
+        )
+
+    def _busy(self, stable: _Sums, exporter_busy: float, is_vllm: bool) -> tuple[float | None, GpuBusySource | None]:
+        if self._attribution == "exporter":
+            return exporter_busy, "exporter-per-process"
+        if self._attribution == "none" or stable.gpu_wall is None:
+            return None, None
+        return stable.gpu_wall, "vllm-running" if is_vllm else "triton-wall-time"
+
+    def _by_exporter(self) -> dict[WorkloadKey, float]:
+        """Own GPU time by process, averaged over two minutes of the exporter's samples."""
+        busy: dict[WorkloadKey, float] = defaultdict(float)
+        for scrapes in self._cards.values() if self._attribution == "exporter" else ():
+            sums: dict[Pod, list[float]] = defaultdict(list)
+            for scrape in scrapes:
+                for pod, _, ratio in scrape.pods:
+                    sums[pod].append(ratio)
+            for pod, ratios in sums.items():
+                if pod.leaves_s is None:
+                    busy[pod.workload] += sum(ratios) / len(ratios)
+        return busy
+
+    def _card(
+        self, at_s: float, key: CardKey, scrapes: deque[CardScrape], pods: Mapping[WorkloadKey, list[Pod]]
+    ) -> CardReading:
+        last = scrapes[-1]
+        card = next((pod.card for pod, _, _ in last.pods), None)
+        places: dict[WorkloadKey, int] = defaultdict(int)
+        held: dict[WorkloadKey, HeldVram] = {}
+        for pod, held_bytes, _ in last.pods:
+            places[pod.workload] += 1
+            if self._attribution == "exporter":
+                before = held.get(pod.workload, HeldVram(0.0, 0.0))
+                held[pod.workload] = HeldVram(before.total_bytes + held_bytes, max(before.largest_bytes, held_bytes))
+        if self._attribution == "triton" and card is not None:  # each server names its own card
+            places = defaultdict(int)
+            for pod in card.pods:
+                if pod.scrapes.samples or pod is last.pods[-1][0]:
+                    places[pod.workload] += 1
+        about = self._about[key]
+        return CardReading(
+            free_bytes=last.free_bytes,
+            total_bytes=about.total_bytes,
+            utilization_ratio=sum(scrape.utilization_ratio for scrape in scrapes) / len(scrapes),
+            age_s=at_s - last.time_s,
+            node=about.node,
+            model="Tesla T4",
+            slots=about.slots,
+            pods=dict(places),
+            held=held,
+        )
+
+    def know(self, cards: Iterable[Card]) -> None:
+        """The cards that there are: their size, node and slots do not change."""
+        self._about = {card.key: card for card in cards}
+
+    def _spot(self, key: WorkloadKey, replicas: Replicas, readers: list[Pod]) -> Spot:
+        """Instant queries; without a series they answer nothing, and KEDA's prometheus trigger reads that as 0."""
+        pending = sum(pod.scrapes.samples[-1].waiting for pod in readers) if readers else None
+        running = sum(pod.scrapes.samples[-1].running for pod in readers) if readers else None
+        cards = [self._cards[pod.card.key][-1] for pod in readers if self._cards.get(pod.card.key)]
+        if self.lost == "cards":
+            cards = []
+        totals = [self._about[pod.card.key].total_bytes for pod in readers]
+        return Spot(
+            pending=pending,
+            inflight=None if pending is None or running is None else pending + running,
+            gpu_percent=100.0 * sum(card.utilization_ratio for card in cards) if cards else None,
+            vram_ratio=max(1.0 - card.free_bytes / totals[0] for card in cards) if cards else None,
+            kv_ratio=max((pod.kv_ratio for pod in readers), default=None),
+            ready=replicas.ready,
+        )
+
+
+class _Sums(NamedTuple):
+    """A window's rates, summed over pods; None where no pod has the two samples that a rate takes."""
+
+    waiting: float | None
+    executing: float | None
+    growth_per_s: float | None
+    success: float | None
+    failure: float | None
+    oom: float | None
+    duration_s: float | None
+    gpu_wall: float | None
+
+
+def _sums(readers: list[Pod], after_s: float, is_vllm: bool) -> _Sums:
+    waiting = executing = growth = success = failure = oom = duration = gpu_wall = 0.0
+    rated = 0
+    for pod in readers:
+        window = [sample for sample in pod.scrapes.samples if sample.time_s > after_s]
+        if not window:
+            continue
+        waiting += sum(sample.waiting for sample in window) / len(window)
+        if is_vllm:
+            executing += sum(sample.running for sample in window) / len(window)
+        if len(window) < 2:
+            continue
+        rated += 1
+        first, last = window[0], window[-1]
+        span_s = last.time_s - first.time_s
+        old, new = first.counters, last.counters
+        success += (new.success - old.success) / span_s
+        failure += (new.failure - old.failure) / span_s
+        oom += (new.oom - old.oom) / span_s
+        duration += (new.duration_s - old.duration_s) / span_s
+        if is_vllm:
+            gpu_wall += sum(sample.running > 0 for sample in window) / len(window)
+            growth += _slope([(sample.time_s, sample.waiting + sample.running) for sample in window])
+        else:
+            executing += (new.compute_s - old.compute_s) / span_s
+            gpu_wall += min(1.0, (new.gpu_wall_s - old.gpu_wall_s) / span_s)
+            growth += _slope([(sample.time_s, sample.waiting) for sample in window])
+    if not rated:
+        return _Sums(waiting, executing if is_vllm else None, None, None, None, None, None, None)
+    return _Sums(waiting, executing, growth, success, failure, oom, duration, gpu_wall)
+
+
+def _slope(points: list[tuple[float, float]]) -> float:
+    """Least squares, per second."""
+    middle_s = sum(time_s for time_s, _ in points) / len(points)
+    mean = sum(value for _, value in points) / len(points)
+    spread = sum((time_s - middle_s) ** 2 for time_s, _ in points)
+    return sum((time_s - middle_s) * (value - mean) for time_s, value in points) / spread if spread else 0.0

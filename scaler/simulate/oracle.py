@@ -1,0 +1,98 @@
+"""The bound: it knows what the fresh load needs and where the scheduler will put the next pod."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+
+from scaler.simulate.arena import Arena
+from scaler.simulate.autoscaler import HOLD, Answer, Estimate, Truth
+from scaler.simulate.deployment import Deployment
+from scaler.simulate.fleet import CONTEXT_BYTES, Card, Pod
+from scaler.simulate.hpa import EXAMPLE_BEHAVIOR, Behavior
+from scaler.simulate.metric_path import Seen
+from scaler.simulate.scenario import NAMESPACE, ScenarioService
+from scaler.snapshot import WorkloadKey
+
+WINDOW_S = 300.0  # down only when the need was lower so long, as the policies do that serve
+
+
+class Oracle:
+    """Grants what the fresh load needs, for as long as the card on which the next pod will land keeps its watermark
+    with everything on it grown as far as full batches make it grow. Who is served worst gets the next grant."""
+
+    behavior: Behavior | None = EXAMPLE_BEHAVIOR
+
+    def __init__(self) -> None:
+        self._truth: Truth | None = None
+        self._needs: dict[WorkloadKey, deque[tuple[float, int]]] = {}
+        self._highest: dict[WorkloadKey, float] = {}
+
+    def look(self, seen: Seen, truth: Truth) -> None:
+        self._truth = truth
+        for key, deployment in truth.deployments.items():
+            self._highest[key] = _at_most(deployment)
+        for key, deployment in truth.deployments.items():
+            past = self._needs.setdefault(key, deque())
+            past.append((truth.at_s, deployment.needed(truth.at_s)))
+            while past[0][0] <= truth.at_s - WINDOW_S:
+                past.popleft()
+
+    def answer(self, service: ScenarioService) -> Answer:
+        """As of this very moment: what was told to others a step ago has a pod by now, or is counted as landing."""
+        if self._truth is None:
+            return HOLD
+        truth, asking = self._truth, WorkloadKey(NAMESPACE, service.name)
+        needs = {key: max(need for _, need in past) for key, past in self._needs.items()}
+        granted = {key: min(needs[key], each.hpa.replicas) for key, each in truth.deployments.items()}
+        landed: dict[Card, list[float]] = {}
+        for deployment in truth.deployments.values():
+            for _ in range(deployment.hpa.replicas - len(deployment.living())):
+                self._land(truth, deployment, landed, must=True)
+        short = {key for key in granted if granted[key] < needs[key]}
+        while asking in short:  # the worst served first, so nobody takes it all
+            key = min(short, key=lambda key: (granted[key] / needs[key], key))
+            has_landed = self._land(truth, truth.deployments[key], landed)
+            granted[key] += has_landed
+            if not has_landed or granted[key] >= needs[key]:
+                short.discard(key)
+        return Answer(float(granted[asking]), granted[asking] > 0)
+
+    def _land(self, truth: Truth, deployment: Deployment, landed: dict[Card, list[float]], must: bool = False) -> bool:
+        """Whether the next pod may land where it will; if so, or if it must, it is counted there."""
+        card = truth.fleet.next_card(taken={each: len(pods) for each, pods in landed.items()})
+        if card is None:
+            return False
+        full = self._full(deployment, card)
+        grown = sum(self._grown(pod) for pod in card.pods) + sum(landed.get(card, []))
+        if not must and card.usable_bytes - grown - full < truth.low_bytes:
+            return False
+        landed.setdefault(card, []).append(full)
+        return True
+
+    def _full(self, deployment: Deployment, card: Card) -> float:
+        service, shape = deployment.service, deployment.service.arena
+        if shape.kind == "fixed":
+            return max(CONTEXT_BYTES + service.weights, shape.share * card.total_bytes)
+        return (
+            CONTEXT_BYTES
+            + service.weights
+            + max(self._highest.get(deployment.workload, 0.0), float(shape.base + shape.per_row))
+        )
+
+    def _grown(self, pod: Pod) -> float:
+        return max(pod.full_bytes, pod.resident_bytes) + max(pod.arena.held_bytes, self._highest.get(pod.workload, 0.0))
+
+    def estimates(self) -> Mapping[WorkloadKey, Estimate]:
+        return {}
+
+    def restart(self, back_at_s: float) -> None:
+        """An oracle is never away."""
+
+
+def _at_most(deployment: Deployment) -> float:
+    """What the arena of one pod comes to with the largest batch, on a card that has room."""
+    shape = deployment.service.arena
+    arena = Arena(deployment.arena_kind, float(shape.cap) if shape.cap else None)
+    arena.hold(shape.base + shape.per_row * deployment.service.max_batch, 1e15)
+    return arena.held_bytes

@@ -1,0 +1,91 @@
+"""Policies x seeds of one scenario, on all processors; and what they come to."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+from scaler.simulate.policies import named
+from scaler.simulate.scenario import Scenario, load_scenario
+from scaler.simulate.scores import SCORE_NAMES, Minute, Scores
+from scaler.simulate.world import World
+
+MORE_IS_BETTER = frozenset({"worst_free_mib"})
+
+
+class Run(NamedTuple):
+    """One run's outcome."""
+
+    policy: str
+    seed: int
+    scores: Scores
+    timeline: list[Minute]
+
+    def as_json(self, scenario: str) -> dict[str, Any]:
+        return {
+            "scenario": scenario,
+            "policy": self.policy,
+            "seed": self.seed,
+            "scores": {name: getattr(self.scores, name) for name in SCORE_NAMES},
+            "timeline": [minute._asdict() for minute in self.timeline],
+        }
+
+
+class Summary(NamedTuple):
+    """One policy over its seeds: the median and the worst of each score; None where no run has it."""
+
+    policy: str
+    median: dict[str, float | None]
+    worst: dict[str, float | None]
+
+
+def run_one(
+    scenario: Scenario,
+    policy: str,
+    seed: int,
+    traces: Path | None = None,
+    each_minute: Callable[[float], None] = lambda at_s: None,
+) -> Run:
+    """Raises TraceMissing, BadPolicy."""
+    world = World(scenario, named(policy), seed, traces)
+    for at_s in world.run():
+        each_minute(at_s)
+    assert world.account.scores is not None
+    return Run(policy, seed, world.account.scores, world.account.timeline)
+
+
+def run_all(
+    name_or_path: str,
+    policies: Sequence[str],
+    seeds: Sequence[int],
+    traces: Path | None = None,
+    workers: int | None = None,
+) -> Iterator[Run]:
+    """All runs, as they finish."""
+    jobs = [(name_or_path, policy, seed, traces) for policy in policies for seed in seeds]
+    with ProcessPoolExecutor(min(workers or os.cpu_count() or 1, len(jobs))) as pool:
+        for future in as_completed([pool.submit(_job, *job) for job in jobs]):
+            yield future.result()
+
+
+def _job(name_or_path: str, policy: str, seed: int, traces: Path | None) -> Run:
+    return run_one(load_scenario(name_or_path).scenario, policy, seed, traces)
+
+
+def summaries(runs: Sequence[Run], policies: Sequence[str]) -> list[Summary]:
+    """In the order of the policies."""
+    found = []
+    for policy in policies:
+        of_policy = [run.scores for run in runs if run.policy == policy]
+        medians: dict[str, float | None] = {}
+        worst: dict[str, float | None] = {}
+        for name in SCORE_NAMES:
+            values = [float(value) for scores in of_policy if (value := getattr(scores, name)) is not None]
+            medians[name] = median(values) if values else None
+            worst[name] = (min if name in MORE_IS_BETTER else max)(values) if values else None
+        found.append(Summary(policy, medians, worst))
+    return found

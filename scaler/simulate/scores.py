@@ -1,0 +1,150 @@
+"""What a run comes to, by the model's truth: harm, cost, and how right the estimates were."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, fields
+from statistics import median
+from typing import NamedTuple
+
+from scaler.quantity import MIB
+from scaler.simulate.autoscaler import Autoscaler
+from scaler.simulate.deployment import Deployment
+from scaler.simulate.fleet import Fleet
+from scaler.simulate.scenario import STEP_S
+
+SETTLED_S = 60.0  # after a replica is ready its first executions have set its arena
+STORM_RATIO = 0.01  # of the attempts fail for lack of VRAM: from here on the fresh demand is an estimate worth judging
+BUSY_LEAST = 0.05  # of a card: below it nobody's share says anything
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """One run's. Less is better in all but `worst_free_mib`.
+
+    Attributes:
+        unsafe_grants: replicas that a scale-up made and whose card was below the low watermark at some moment from
+            their landing until a minute after they were ready.
+        lost_requests: fresh requests that were never answered, retries included. failed_attempts: all that failed.
+        fresh_requests: what clients wanted, for comparison.
+        replica_hours: of the pods that exist.
+        unmet_s: seconds, summed over services, with fewer ready replicas than the fresh load needs.
+        reversals: changes of direction of the replicas, summed over services.
+        worst_free_mib: the least free VRAM of any card. below_low_s: seconds with a card below the low watermark.
+        fresh_error_ratio: median over services and ticks of an out-of-memory storm of
+            |estimate / truth - 1|; None without either.
+        share_error_points: median over services and ticks on shared cards, in percentage points; None without.
+    """
+
+    unsafe_grants: int
+    lost_requests: float
+    failed_attempts: float
+    fresh_requests: float
+    replica_hours: float
+    unmet_s: float
+    reversals: int
+    worst_free_mib: float
+    below_low_s: float
+    fresh_error_ratio: float | None
+    share_error_points: float | None
+
+
+SCORE_NAMES = tuple(each.name for each in fields(Scores))
+
+
+class Minute(NamedTuple):
+    """The timeline: a row a minute."""
+
+    at_s: float
+    replicas: dict[str, int]
+    ready: dict[str, int]
+    needed: dict[str, int]
+    failed_ratio: dict[str, float]
+    used_gib: float
+    tightest_free_mib: float
+
+
+@dataclass
+class Account:
+    """Adds up one run; `scores` holds after `finish`."""
+
+    low_bytes: float
+    timeline: list[Minute] = field(default_factory=list)
+    scores: Scores | None = None
+    _unsafe: int = 0
+    _pod_s: float = 0.0
+    _unmet_s: float = 0.0
+    _below_s: float = 0.0
+    _worst_free_bytes: float = float("inf")
+    _fresh_errors: list[float] = field(default_factory=list)
+    _share_errors: list[float] = field(default_factory=list)
+
+    def add(self, at_s: float, fleet: Fleet, deployments: Sequence[Deployment], autoscaler: Autoscaler) -> None:
+        """One step."""
+        tightest = min(card.free_bytes for card in fleet.cards)
+        self._worst_free_bytes = min(self._worst_free_bytes, tightest)
+        self._below_s += STEP_S * (tightest < self.low_bytes)
+        for deployment in deployments:
+            ready = 0
+            for pod in deployment.pods:
+                if pod.leaves_s is not None:
+                    continue
+                self._pod_s += STEP_S
+                ready += pod.ready_s is not None
+                if pod.was_granted and not pod.was_unsafe:
+                    settled = pod.ready_s is not None and pod.settling_s > SETTLED_S
+                    pod.settling_s += STEP_S * (pod.ready_s is not None)
+                    if not settled and pod.card.free_bytes < self.low_bytes:
+                        pod.was_unsafe = True
+                        self._unsafe += 1
+            self._unmet_s += STEP_S * (ready < deployment.needed(at_s))
+        if at_s % 15.0 == 0:
+            self._judge(deployments, autoscaler)
+        if at_s % 60.0 == 0:
+            self.timeline.append(_minute(at_s, fleet, deployments, tightest))
+
+    def _judge(self, deployments: Iterable[Deployment], autoscaler: Autoscaler) -> None:
+        estimates = autoscaler.estimates()
+        for deployment in deployments:
+            estimate = estimates.get(deployment.workload)
+            if estimate is None:
+                continue
+            fresh_per_s = deployment.fresh_per_s()
+            if estimate.fresh_per_s is not None and fresh_per_s > 0 and deployment.storm_ratio() > STORM_RATIO:
+                self._fresh_errors.append(abs(estimate.fresh_per_s / fresh_per_s - 1.0))
+            cards = {pod.card.key: pod.card for pod in deployment.ready()}
+            busy = sum(card.busy for card in cards.values())
+            own = sum(pod.gpu_busy for pod in deployment.ready())
+            is_shared = any(len(card.pods) > 1 for card in cards.values())
+            if estimate.own_share is not None and is_shared and busy > BUSY_LEAST * len(cards):
+                self._share_errors.append(100.0 * abs(estimate.own_share - own / busy))
+
+    def finish(self, deployments: Iterable[Deployment]) -> None:
+        """The run is over."""
+        all_of = list(deployments)
+        self.scores = Scores(
+            unsafe_grants=self._unsafe,
+            lost_requests=sum(each.clients.lost for each in all_of),
+            failed_attempts=sum(each.clients.attempts_failed for each in all_of),
+            fresh_requests=sum(each.clients.fresh for each in all_of),
+            replica_hours=self._pod_s / 3600,
+            unmet_s=self._unmet_s,
+            reversals=sum(each.reversals for each in all_of),
+            worst_free_mib=self._worst_free_bytes / MIB,
+            below_low_s=self._below_s,
+            fresh_error_ratio=median(self._fresh_errors) if self._fresh_errors else None,
+            share_error_points=median(self._share_errors) if self._share_errors else None,
+        )
+
+
+def _minute(at_s: float, fleet: Fleet, deployments: Iterable[Deployment], tightest: float) -> Minute:
+    named = {each.service.name: each for each in deployments}
+    return Minute(
+        at_s,
+        {name: each.hpa.replicas for name, each in named.items()},
+        {name: len(each.ready()) for name, each in named.items()},
+        {name: each.needed(at_s) for name, each in named.items()},
+        {name: each.failed_ratio() for name, each in named.items()},
+        fleet.used_gib(),
+        tightest / MIB,
+    )

@@ -1,0 +1,56 @@
+"""The scores of a scenario as a table: a row a policy, median and worst over the seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from scaler.simulate.runs import Summary
+from scaler.simulate.scenario import Scenario
+
+# (score, column, format): what is shown, in this order; the JSON has all of it.
+COLUMNS = (
+    ("unsafe_grants", "unsafe\ngrants", "{:.0f}"),
+    ("lost_requests", "lost\nrequests", "{:,.0f}"),
+    ("failed_attempts", "failed\nattempts", "{:,.0f}"),
+    ("replica_hours", "replica\nhours", "{:.1f}"),
+    ("unmet_s", "unmet\nseconds", "{:,.0f}"),
+    ("reversals", "rever-\nsals", "{:.0f}"),
+    ("worst_free_mib", "worst free\nMiB", "{:,.0f}"),
+    ("below_low_s", "below low\nseconds", "{:,.0f}"),
+    ("fresh_error_ratio", "fresh\nerror", "{:.0%}"),
+    ("share_error_points", "share\nerror", "{:.1f}"),
+)
+
+
+def table(name: str, scenario: Scenario, summaries: Sequence[Summary], seeds: int) -> RenderableType:
+    """Each figure is the median over the seeds, and the worst one after a stroke where it differs."""
+    rows = Table(title=None, pad_edge=False, show_edge=False)
+    rows.add_column("policy", no_wrap=True)
+    for _, column, _ in COLUMNS:
+        rows.add_column(column, justify="right", no_wrap=True)
+    for summary in summaries:
+        rows.add_row(summary.policy, *(_cell(summary, score, form) for score, _, form in COLUMNS))
+    fresh = summaries[0].median["fresh_requests"] if summaries else None
+    of = f", {fresh:,.0f} requests" if fresh is not None else ""
+    return Group(
+        Text(f"{name}: {scenario.about}", style="bold"),
+        Text(f"{scenario.duration_s / 3600:g} h{of}, {seeds} seeds; median/worst over the seeds"),
+        rows,
+        Text(
+            "Lost: never answered, retries included. Unmet: with fewer ready replicas than the fresh load needs, "
+            "summed over services.\nErrors: of fresh demand while requests fail; of the own share, in points.",
+            style="dim",
+        ),
+    )
+
+
+def _cell(summary: Summary, score: str, form: str) -> str:
+    middle, worst = summary.median[score], summary.worst[score]
+    if middle is None or worst is None:
+        return "-"
+    shown = form.format(middle), form.format(worst)
+    return shown[0] if shown[0] == shown[1] else "/".join(shown)

@@ -1,0 +1,68 @@
+"""`vram-scaler simulate` as people type it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from scaler.cli.commands import cli
+from scaler.cli.statuses import UNUSABLE
+from scaler.simulate.scores import SCORE_NAMES
+
+SMALL = """
+about: a test
+duration: 5m
+warmUp: 2m
+pool: {cards: 2, total: 10Gi}
+services:
+  - {name: a, load: {points: 20}, serviceTime: 0.1, gpuTime: 0.01, weights: 1Gi, scaling: {minReplicas: "1"}}
+"""
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> str:
+    path = tmp_path / "small.yaml"
+    path.write_text(SMALL, encoding="utf-8")
+    return str(path)
+
+
+def invoked(*arguments: str) -> Result:
+    return CliRunner().invoke(cli, ("simulate", *arguments), prog_name="vram-scaler")
+
+
+def test_a_row_a_policy_in_the_order_asked_for(small: str) -> None:
+    result = invoked(small, "--policy", "oracle,ours", "--seeds", "2")
+    assert result.exit_code == 0, result.output
+    rows = [line.split()[0] for line in result.stdout.splitlines() if line.startswith(("ours", "oracle"))]
+    assert rows == ["oracle", "ours"]
+    assert result.stdout.startswith("small: a test\n")
+
+
+def test_json_has_a_line_a_run_with_its_scores_and_its_timeline(small: str) -> None:
+    result = invoked(small, "--policy", "ours", "--policy", "naive", "--seeds", "2", "--json", "-")
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [(line["policy"], line["seed"]) for line in lines] == [("ours", 1), ("ours", 2), ("naive", 1), ("naive", 2)]
+    assert all(set(line["scores"]) == set(SCORE_NAMES) for line in lines)
+    assert [minute["at_s"] for minute in lines[0]["timeline"]] == [0.0, 60.0, 120.0, 180.0, 240.0]
+    assert invoked(small, "--policy", "ours,naive", "--seeds", "2", "--json", "-").stdout == result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        pytest.param(["nowhere"], "scenario 'nowhere': it takes a YAML file or one of", id="scenario"),
+        pytest.param(["surge", "--policy", "our"], "'our' is not a policy; it takes naive", id="policy"),
+        pytest.param(["surge", "--seeds", "0"], "--seeds", id="seeds"),
+        pytest.param(["trace-azure"], "needs the public trace azure2023_15s.csv.gz", id="no traces"),
+        pytest.param(["trace-azure", "--traces", "/nowhere"], "not in /nowhere", id="traces elsewhere"),
+        pytest.param(["missing.yaml"], "missing.yaml: No such file", id="no file"),
+    ],
+)
+def test_unusable_input_is_one_line(arguments: list[str], text: str) -> None:
+    result = invoked(*arguments)
+    assert result.exit_code == UNUSABLE
+    assert text in result.stderr
+    assert result.stderr.count("\n") == 1
