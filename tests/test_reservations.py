@@ -225,7 +225,8 @@ def test_whose_turn_comes_first_may_take_the_room_of_a_smaller_one() -> None:
     a = Claim(key("a"), 0, 1, 0, 10.0, 1, Need({card_class: 4.0}, 1, {}), 0)
     b = Claim(key("b"), 0, 3, 0, 1.0, 1, Need({card_class: 1.0}, 1, {}), 0)
     granted = [
-        arbitrate([a, b], Worst.of([Room(card_class, room, 9, 9)], 0), []).shares[key("b")].granted for room in (3.0, 4.0)
+        arbitrate([a, b], Worst.of([Room(card_class, room, 9, 9)], 0), []).shares[key("b")].granted
+        for room in (3.0, 4.0)
     ]
     assert granted == [3, 0]
 

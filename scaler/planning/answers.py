@@ -56,10 +56,8 @@ def answer(want: Want, allotment: Allotment | None, is_settled: bool) -> Decisio
 
 def promise(want: Want, decision: Decision, allotment: Allotment | None) -> Promise:
     """What KEDA is told by this, to be remembered."""
-    said, at_most = decision.granted, decision.granted or 0  # no answer promises nothing
-    if allotment is not None:
-        at_most = allotment.at_most
-    return Promise(want.time_s, want.replicas, want.replicas if said is None else said, at_most)
+    at_most = allotment.at_most if allotment is not None else decision.granted or 0
+    return Promise(want.time_s, want.replicas, decision.granted, at_most)
 
 
 def _contention_steps(want: Want) -> list[Step]:

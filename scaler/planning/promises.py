@@ -15,12 +15,12 @@ IGNORED_S = 60.0
 
 
 class Promise(NamedTuple):
-    """At `time_s`, with `replicas` running, KEDA was told `told`, by whichever instance; and `at_most` by one that did
-    not know of promises older than its own start."""
+    """At `time_s`, with `replicas` as they were read, KEDA was told `told` (None: no number), and at most `at_most` by
+    an instance that did not know of promises older than its own start."""
 
     time_s: float
     replicas: int
-    told: int
+    told: int | None
     at_most: int
 
 
@@ -39,7 +39,7 @@ def with_new(promises: Promises, new: Mapping[ServiceKey, Promise]) -> dict[Serv
     made = dict(promises)
     for key, promise in new.items():
         before = made.get(key, ())
-        if any(each.told != each.replicas or each.at_most > each.replicas for each in (promise, *before)):
+        if any(each.told not in (None, each.replicas) or each.at_most > each.replicas for each in (promise, *before)):
             made[key] = (*before, promise)
     return made
 
@@ -55,14 +55,14 @@ def told_more(promises: Sequence[Promise], replicas: int, time_s: float) -> int:
     Where more was told, and as many ran as now, for nearly all of the time, the HPA does not follow: it is at its own
     maximum, say, and what was read is what runs.
     """
-    if not promises or max(each.told for each in promises) <= replicas:
+    told = [each.told for each in promises if each.told is not None]
+    if not told or max(told) <= replicas:
         return replicas
-    is_ignored = all(each.replicas == replicas < each.told for each in promises)
-    if is_ignored and promises[0].time_s <= time_s - IGNORED_S:
-        return replicas
-    return max(each.told for each in promises)
+    is_ignored = all(each.replicas == replicas < (each.told or 0) for each in promises)
+    return replicas if is_ignored and promises[0].time_s <= time_s - IGNORED_S else max(told)
 
 
 def told_less(promises: Sequence[Promise], replicas: int, since_s: float) -> int:
     """The least that was told since, or `replicas`."""
-    return min([replicas, *(each.told for each in promises if each.time_s > since_s)])
+    told = (each.told for each in promises if each.time_s > since_s)
+    return min([replicas, *(each for each in told if each is not None)])

@@ -1,0 +1,218 @@
+"""Law 4, no byte is promised twice: whatever services ask for and wherever replicas land, no card falls below its low
+watermark because of a grant. And the bugs that this property has to find."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from copy import copy
+from statistics import fmean
+from typing import Any, NamedTuple
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from scaler.planning import shares
+from scaler.planning.headroom import Need, Room
+from scaler.planning.plan import plan
+from scaler.planning.supply import supply
+from scaler.policy import OperatorPolicy, Placement
+from scaler.signals import footprint
+from scaler.signals.footprint import Known, VramLesson
+from tests.landing import Choices, Knowledge, Landing, Place, Planner, Service
+
+
+def operator(low_watermark: str) -> OperatorPolicy:
+    """Lessons each minute, and every window so short that much happens in few ticks."""
+    return OperatorPolicy.model_validate(
+        {
+            "timing": {"learnEvery": "1m", "watermarkWindow": "1m"},
+            "pools": [
+                {
+                    "lowWatermark": low_watermark,
+                    "highWatermark": low_watermark,
+                    "releaseAfter": "0s",
+                    "scaleDownWindow": "0s",
+                    "alarmAfter": "1m",
+                }
+            ],
+        }
+    )
+
+
+OPERATORS = [operator("256Mi"), operator("1Gi"), operator("10%")]
+PLACES = [
+    Place(15.0, 4, "Tesla T4"),
+    Place(15.0, 2, "Tesla T4"),
+    Place(23.0, 4, "NVIDIA L4"),
+    Place(40.0, 8, "NVIDIA A100-SXM4-40GB"),
+    Place(15.0, None, "Tesla T4"),
+]
+
+
+class Story(NamedTuple):
+    """A fleet and what happens to it: per tick the demand of each service, and who begins a rolling update."""
+
+    operator: OperatorPolicy
+    places: list[Place]
+    services: list[Service]
+    numbers: list[int]
+    is_worst: bool
+    card_age_ticks: int
+    replicas_age_ticks: int
+    names_starting: bool
+    demands: list[tuple[int, ...]]
+    rolled: list[int | None]
+
+    def play(self, planner: Planner = plan) -> Landing:
+        fleet = Landing(
+            self.places,
+            self.services,
+            self.operator,
+            Choices(self.numbers),
+            planner,
+            is_worst=self.is_worst,
+            card_age_ticks=self.card_age_ticks,
+            replicas_age_ticks=self.replicas_age_ticks,
+            names_starting=self.names_starting,
+        )
+        names = [service.name for service in self.services]
+        for demand, rolled in zip(self.demands, self.rolled, strict=True):
+            fleet.tick(
+                dict(zip(names, demand, strict=True)),
+                [names[rolled]] if rolled is not None and rolled < len(names) else [],
+            )
+        return fleet
+
+
+@st.composite
+def services(draw: st.DrawFn, index: int) -> Service:
+    knowledge: Knowledge = draw(st.sampled_from(["shown", "shown", "shown", "learnt", "declared", "share"]))
+    high_gib = draw(
+        st.sampled_from([0.15, 0.3]) if knowledge == "share" else st.sampled_from([0.5, 1.5, 2.2, 4.0, 6.0])
+    )
+    return Service(
+        name=f"s{index}",
+        high_gib=high_gib,
+        knowledge=knowledge,
+        start_ratio=draw(st.sampled_from([1.0, 0.5, 0.2])),
+        # vLLM's share is read from a pod that runs.
+        replicas=draw(st.integers(1 if knowledge == "share" else 0, 3)),
+        lag_ticks=draw(st.integers(0, 2)),
+        metadata={
+            "minReplicas": "1" if knowledge == "share" else "0",
+            "priority": draw(st.sampled_from(["1", "1", "3"])),
+        },
+    )
+
+
+@st.composite
+def stories(draw: st.DrawFn) -> Story:
+    count = draw(st.integers(1, 4))
+    ticks = draw(st.integers(15, 40))
+    demands: list[tuple[int, ...]] = []
+    while len(demands) < ticks:  # a demand lasts for some ticks, or hardly any grant would be acted on
+        wanted = tuple(draw(st.integers(0, 6)) for _ in range(count))
+        demands += [wanted] * draw(st.integers(1, 8))
+    rolls = dict(draw(st.lists(st.tuples(st.integers(0, ticks - 1), st.integers(0, count - 1)), max_size=2)))
+    return Story(
+        operator=draw(st.sampled_from(OPERATORS)),
+        places=draw(st.lists(st.sampled_from(PLACES), min_size=1, max_size=4)),
+        services=[draw(services(index)) for index in range(count)],
+        numbers=draw(st.lists(st.integers(0, 60), min_size=20, max_size=60)),
+        is_worst=draw(st.booleans()),
+        card_age_ticks=draw(st.integers(0, 2)),
+        replicas_age_ticks=draw(st.integers(0, 1)),
+        names_starting=draw(st.booleans()),
+        demands=demands[:ticks],
+        rolled=[rolls.get(tick) for tick in range(ticks)],
+    )
+
+
+def holds(story: Story) -> None:
+    assert not story.play().crossings
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(stories())
+def test_law_4_no_byte_is_promised_twice(story: Story) -> None:
+    holds(story)
+
+
+def test_the_stories_are_worth_telling() -> None:
+    """A property over fleets in which nothing is granted, or everything, would say little."""
+    played: list[Landing] = []
+
+    @settings(max_examples=40, derandomize=True, database=None, deadline=None, phases=[Phase.generate])
+    @given(stories())
+    def play(story: Story) -> None:
+        played.append(story.play())
+
+    play()
+    assert sum(any(pod.decided is not None for pod in fleet.pods) for fleet in played) > len(played) / 2
+    assert sum(fleet.withheld > 0 for fleet in played) > len(played) / 2
+
+
+# --- the bugs that it has to find -------------------------------------------------------------------------------------
+
+
+def reservations_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is started or promised, and not in the free VRAM yet, is forgotten."""
+    monkeypatch.setattr(shares, "supply", lambda history, time_s: supply(history, time_s)._replace(starting=0))
+    monkeypatch.setattr(shares._Outstanding, "promises", lambda *_: [])
+    monkeypatch.setattr(shares._Outstanding, "_promised", lambda *_: 0)
+
+
+def footprints_at_the_mean(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A replica is taken to hold what replicas of the service held in the mean."""
+
+    def mean_of(lessons: Sequence[VramLesson], *rest: Any) -> Known:
+        mean_bytes = fmean(lesson.held_bytes for lesson in lessons)
+        return real(lessons, *rest)._replace(held_bytes=mean_bytes, highest_bytes=mean_bytes)
+
+    real = footprint._known
+    monkeypatch.setattr(footprint, "_known", mean_of)
+
+
+class SumOfFree:
+    """All the room of a pool is taken for one card."""
+
+    def __init__(self, placement: Placement, rooms: Iterable[Room], pending: int) -> None:
+        self.rooms = list(rooms)
+        self.free_bytes = sum(max(0.0, room.room_bytes) for room in self.rooms)
+        self.slots = pending + sum(room.slots for room in self.rooms)
+
+    def fits(self, need: Need, replicas: int = 1) -> bool:
+        after = self.copy()
+        after.add(need, replicas)
+        return after.is_whole()
+
+    def is_whole(self) -> bool:
+        return self.free_bytes >= 0 and self.slots >= 0
+
+    def add(self, need: Need, replicas: int = 1) -> None:
+        self.free_bytes -= replicas * need.cards * max(need.held_bytes.values(), default=0.0)
+        self.slots -= replicas * need.cards
+
+    def copy(self) -> SumOfFree:
+        return copy(self)
+
+
+def sum_of_free_instead_of_each_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is free anywhere is taken for room."""
+    monkeypatch.setattr(shares, "headroom", SumOfFree)
+
+
+@pytest.mark.parametrize(
+    "plant",
+    [
+        pytest.param(reservations_switched_off, id="reservations switched off"),
+        pytest.param(footprints_at_the_mean, id="footprints at the mean"),
+        pytest.param(sum_of_free_instead_of_each_card, id="sum of free"),
+    ],
+)
+def test_the_property_finds_it(plant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(monkeypatch)
+    hunt = settings(max_examples=2000, database=None, derandomize=True, phases=[Phase.generate], deadline=None)
+    with pytest.raises(AssertionError, match="low watermark"):
+        hunt(given(stories())(holds))()
