@@ -27,9 +27,10 @@ CASES = ("5 % grow with room, 5 % without", "all grow at once")
 
 
 class Figures(NamedTuple):
-    """Seconds of each tick; the replicas that the first of them granted, and withheld."""
+    """Seconds of each tick, and of them those that this process computed; what the first tick granted, and withheld."""
 
     ticks_s: list[float]
+    computed_s: list[float]
     granted: int
     withheld: int
 
@@ -44,8 +45,9 @@ def measure() -> list[tuple[str, str]]:
         rows.append((f"{services:,} services on {services // 2:,} cards", f"{TICKS} ticks each"))
         for case, grows in zip(CASES, (fleet.grows_at_the_edges, lambda _: True), strict=True):
             found = fleet.planned(memory, grows)
-            medians_s[case].append(median(found.ticks_s))
-            times = f"median {1000 * median(found.ticks_s):.0f} ms, most {1000 * max(found.ticks_s):.0f} ms"
+            medians_s[case].append(median(found.computed_s))
+            tick_ms, computed_ms = 1000 * median(found.ticks_s), 1000 * median(found.computed_s)
+            times = f"median {tick_ms:.0f} ms, {computed_ms:.0f} ms computing; most {1000 * max(found.ticks_s):.0f} ms"
             rows.append(
                 (
                     f"plan(), {case} (median below {target_ms:,} ms)",
@@ -55,7 +57,7 @@ def measure() -> list[tuple[str, str]]:
         peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         rows.append(("peak resident memory so far", f"{peak_mib:.0f} MiB"))
     for case, (small_s, large_s) in medians_s.items():
-        rows.append((f"{SIZES[1] // SIZES[0]} times the fleet, {case}", f"{large_s / small_s:.1f} times as long"))
+        rows.append((f"{SIZES[1] // SIZES[0]} times the fleet, {case}", f"{large_s / small_s:.1f} times the computing"))
     return rows
 
 
@@ -88,19 +90,21 @@ class Fleet:
         """Some ticks during which those services need two replicas more. The first tick is one that teaches."""
         grown, collector = self._snapshot(grows), QuietCollector()
         ticks_s: list[float] = []
+        computed_s: list[float] = []
         granted = withheld = 0
         for tick in range(TICKS):
             seen = at(grown, START_S + tick * TICK_S)
             with collector.tick():
-                begun_s = time.perf_counter()
+                begun_s, begun_cpu_s = time.perf_counter(), time.process_time()
                 planned, memory = plan(seen, self._policy, memory)
                 ticks_s.append(time.perf_counter() - begun_s)
+                computed_s.append(time.process_time() - begun_cpu_s)
             for each in planned.decisions.values() if tick == 0 else ():
                 if each.granted is None or each.replicas is None or each.demand is None:
                     raise SystemExit(f"{each.key.name} has no answer: {each.steps[-1].text}")
                 granted += each.granted - each.replicas
                 withheld += each.demand - each.granted
-        return Figures(ticks_s, granted, withheld)
+        return Figures(ticks_s, computed_s, granted, withheld)
 
     def grows_at_the_edges(self, index: int) -> bool:
         """The first 5 % of all services, in the tight pool, and the last 5 %, where there is room."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import NoReturn
 
 import pytest
@@ -142,6 +143,11 @@ class TestHistory:
         assert learnt.snapshots == 0
 
 
+def remembered(bench: Bench) -> Memory:
+    """What was read. In a tick that was missed nobody was told anything, so what was told differs for 90 s."""
+    return replace(bench.loop._memory, promises={})
+
+
 class TestOutage:
     async def test_the_plan_in_force_stays_until_it_is_stale(self) -> None:
         bench = Bench()
@@ -183,7 +189,7 @@ class TestOutage:
         assert gapped.source.asked == [gapped.clock.now_s(), *one_by_one]
         assert gapped.source.spans == as_range
         # Law 7: the instance that missed them remembers and decides as the one that did not.
-        assert gapped.loop._memory == whole.loop._memory
+        assert remembered(gapped) == remembered(whole)
         assert gapped.board.in_force() == whole.board.in_force()
 
     async def test_the_tick_that_teaches_may_be_the_missed_one(self) -> None:
@@ -193,7 +199,7 @@ class TestOutage:
         await gapped.ticks(8)
         gapped.clock.advance(2 * TICK_S)
         await gapped.ticks()
-        assert gapped.loop._memory == whole.loop._memory
+        assert remembered(gapped) == remembered(whole)
 
     async def test_a_missed_tick_that_history_cannot_give_is_left_out(self) -> None:
         bench = Bench()

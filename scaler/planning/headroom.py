@@ -52,6 +52,10 @@ class Headroom(Protocol):
         """Counts so many more as outstanding, whether they fit or not."""
         ...
 
+    def move(self, need: Need, replicas: int) -> None:
+        """Counts replicas of a rolling update that may yet land anywhere, in the places that they leave."""
+        ...
+
     def copy(self) -> Headroom: ...
 
 
@@ -129,6 +133,9 @@ class Worst:
         waiting = self._waiting(need, replicas)
         self.pending -= waiting
         self.slots -= (replicas - waiting) * need.cards
+        self.move(need, replicas)
+
+    def move(self, need: Need, replicas: int) -> None:
         for (card, _, _), cards in self.alike.items():
             cards.add(need.held_bytes[card], replicas * need.cards)
 
@@ -177,6 +184,9 @@ class Roomiest:
     def add(self, need: Need, replicas: int = 1) -> None:
         for _ in range(replicas):
             self._land(need, {})
+
+    def move(self, need: Need, replicas: int) -> None:
+        """A scheduler that sees VRAM puts them back where they were."""
 
     def _land(self, need: Need, extra_bytes: Mapping[tuple[CardClass, bool], float]) -> None:
         """One replica more: on `cards` slots, or waiting for a node where there are not so many."""

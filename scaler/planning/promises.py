@@ -55,11 +55,11 @@ def told_more(promises: Sequence[Promise], replicas: int, time_s: float) -> int:
     Where more was told, and as many ran as now, for nearly all of the time, the HPA does not follow: it is at its own
     maximum, say, and what was read is what runs.
     """
-    told = [each.told for each in promises if each.told is not None]
-    if not told or max(told) <= replicas:
+    above = [each for each in promises if (each.told or 0) > replicas]
+    if not above:
         return replicas
-    is_ignored = all(each.replicas == replicas < (each.told or 0) for each in promises)
-    return replicas if is_ignored and promises[0].time_s <= time_s - IGNORED_S else max(told)
+    is_ignored = all(each.replicas == replicas for each in promises) and above[0].time_s <= time_s - IGNORED_S
+    return replicas if is_ignored else max(each.told or 0 for each in above)
 
 
 def told_less(promises: Sequence[Promise], replicas: int, since_s: float) -> int:

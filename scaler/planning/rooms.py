@@ -47,26 +47,27 @@ def rooms(
             continue
         found.append(Room(kind, room - low, open_slots, open_slots))
         if open_slots != UNLIMITED:
-            for gone, freed_bytes in enumerate(_freed_bytes(card, footprints.totals[kind] - free, going), start=1):
+            freed = _freed_bytes(card, kind, footprints.totals[kind] - free, footprints, going)
+            for gone, freed_bytes in enumerate(freed, start=1):
                 found.append(Room(kind, room - low + freed_bytes, open_slots + gone, 0))
     if not found and pool.blind == "allow":
         found.append(Room(card_class("", None), math.inf, UNLIMITED, UNLIMITED))
     return found
 
 
-def _freed_bytes(card: CardReading, used: float, going: Mapping[WorkloadKey, int]) -> Iterator[float]:
-    """What one, two, ... of a card's pods that may go set free at least; the smallest go first. Where the exporter does
-    not tell pods apart, each counts with an equal part of what is used."""
+def _freed_bytes(
+    card: CardReading, kind: CardClass, used: float, footprints: Footprints, going: Mapping[WorkloadKey, int]
+) -> Iterator[float]:
+    """What one, two, ... of a card's pods that may go leave to others, the smallest first: their footprints, since what
+    they hold and what they have yet to take is off the room. Of pods that nothing is known of, an equal part each of
+    what is used."""
     each_bytes: list[float] = []
     for workload, pods in card.pods.items():
-        vram, leaving = card.held.get(workload), min(pods, going.get(workload, 0))
-        if leaving <= 0:
-            continue
-        if vram is not None:
-            least = max(0.0, vram.total_bytes - (pods - 1) * vram.largest_bytes)
-        else:
-            least = 0.0 if card.held else used / sum(card.pods.values())
-        each_bytes += [least] * leaving
+        leaving = min(pods, going.get(workload, 0))
+        if leaving > 0:
+            known = footprints.of(workload, kind)
+            held = known.held_bytes if known.source != "default" else used / sum(card.pods.values())
+            each_bytes += [held] * leaving
     return accumulate(sorted(each_bytes))
 
 

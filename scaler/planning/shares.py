@@ -77,7 +77,12 @@ class _Outstanding:
             if workload in self._footprints.declared or workload in self._places or pool.name in past.footprints.pools
         }
         self._starting = {w: each.starting for w, each in sorted(self._supplies.items()) if each.starting}
+        # Surge pods: a rolling update goes on, and each of its pods goes and comes elsewhere.
+        self._rolling = {
+            w: each.existing for w, each in sorted(self._supplies.items()) if each.existing > self._wanted(w, each)
+        }
         going = {w: each.lately - least_soon.get(w, self._wanted(w, each)) for w, each in self._supplies.items()}
+        going |= self._rolling
         self._rooms = rooms(cards, pool, self._footprints, self._starting, going, fleet.operator.timing.stale_after_s)
 
     def started(self) -> Headroom:
@@ -87,6 +92,8 @@ class _Outstanding:
             replicas = unplaced(self._supplies[workload], self._places[workload], self._cards(workload))
             if replicas:
                 room.add(self._need(workload, None), replicas)
+        for workload, replicas in self._rolling.items():
+            room.move(self._need(workload, None), replicas)
         return room
 
     def promises(self) -> list[tuple[Need, int]]:
