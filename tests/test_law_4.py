@@ -178,9 +178,9 @@ class SumOfFree:
     """All the room of a pool is taken for one card."""
 
     def __init__(self, placement: Placement, rooms: Iterable[Room], pending: int) -> None:
-        self.rooms = list(rooms)
-        self.free_bytes = sum(max(0.0, room.room_bytes) for room in self.rooms)
-        self.slots = pending + sum(room.slots for room in self.rooms)
+        present = [room for room in rooms if room.open_slots == room.slots]  # the others: after pods have gone
+        self.free_bytes = sum(max(0.0, room.room_bytes) for room in present)
+        self.slots = pending + sum(room.slots for room in present)
 
     def fits(self, need: Need, replicas: int = 1) -> bool:
         after = self.copy()
@@ -193,6 +193,12 @@ class SumOfFree:
     def add(self, need: Need, replicas: int = 1) -> None:
         self.free_bytes -= replicas * need.cards * max(need.held_bytes.values(), default=0.0)
         self.slots -= replicas * need.cards
+
+    def occupy(self, slots: int) -> None:
+        pass
+
+    def move(self, need: Need, replicas: int) -> None:
+        pass
 
     def copy(self) -> SumOfFree:
         return copy(self)

@@ -61,20 +61,36 @@ class Footprints:
         """On how many cards a replica sits, as far as it has been seen; else one."""
         return self.memories.get(workload, NOTHING).footprints.cards
 
+    def seen_bytes(self, workload: WorkloadKey, card: CardClass) -> float | None:
+        """The footprint as far as it was seen, or vLLM asks for it; None where nothing is known but declarations."""
+        found = self._undeclared(workload, card)
+        return found.held_bytes if found.source != "default" else None
+
+    def reserved_bytes(self, workload: WorkloadKey, card: CardClass) -> float:
+        """What is held against others for a replica that starts. A declaration that no empty card could hold binds
+        only the service that made it."""
+        footprint, total = self.of(workload, card), self.totals[card]
+        if footprint.source != "vramPerReplica" or footprint.held_bytes <= total - self.pool.low_watermark.of(total):
+            return footprint.held_bytes
+        return self._undeclared(workload, card).held_bytes
+
     def highest(self, workload: WorkloadKey) -> Footprint | None:
         """The largest footprint on any class of card of the pool; None without cards."""
         return max((self.of(workload, card) for card in self.totals), default=None)
 
     def _look_up(self, workload: WorkloadKey, card: CardClass) -> Footprint:
+        declared, best = self.declared.get(workload, 0), self._undeclared(workload, card)
+        if declared and (best.source == "default" or declared > best.held_bytes):
+            return Footprint(declared, "vramPerReplica", _CONFIDENCE["vramPerReplica"])
+        return best
+
+    def _undeclared(self, workload: WorkloadKey, card: CardClass) -> Footprint:
         best, asked = self._seen(workload, card), self._asked(workload, card)
         if asked is not None:
             # vLLM asks for the same part of any card: what it held of another class says nothing.
             is_seen_here = card in self.memories.get(workload, NOTHING).footprints.highest
             if best is None or not is_seen_here or asked.held_bytes >= best.held_bytes:
                 best = asked
-        declared = self.declared.get(workload, 0)
-        if declared and (best is None or declared > best.held_bytes):
-            return Footprint(declared, "vramPerReplica", _CONFIDENCE["vramPerReplica"])
         return best or Footprint(self.pool.default_footprint.of(self.totals[card]), "default", _CONFIDENCE["default"])
 
     def _seen(self, workload: WorkloadKey, card: CardClass) -> Footprint | None:

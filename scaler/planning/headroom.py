@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 
 from scaler.policy import Placement
 from scaler.signals.footprint import CardClass
+from scaler.snapshot import CardKey
 
 UNLIMITED = 1 << 40  # slots that nobody told of
 
@@ -26,6 +27,7 @@ class Room(NamedTuple):
     slots: int
     open_slots: int
     is_watched: bool = True
+    key: CardKey | None = None
 
 
 class Need(NamedTuple):
@@ -50,6 +52,10 @@ class Headroom(Protocol):
 
     def add(self, need: Need, replicas: int = 1) -> None:
         """Counts so many more as outstanding, whether they fit or not."""
+        ...
+
+    def occupy(self, slots: int) -> None:
+        """Takes slots for pods that run on cards which do not name them."""
         ...
 
     def move(self, need: Need, replicas: int) -> None:
@@ -135,6 +141,9 @@ class Worst:
         self.slots -= (replicas - waiting) * need.cards
         self.move(need, replicas)
 
+    def occupy(self, slots: int) -> None:
+        self.slots = max(0, self.slots - slots)
+
     def move(self, need: Need, replicas: int) -> None:
         for (card, _, _), cards in self.alike.items():
             cards.add(need.held_bytes[card], replicas * need.cards)
@@ -184,6 +193,9 @@ class Roomiest:
     def add(self, need: Need, replicas: int = 1) -> None:
         for _ in range(replicas):
             self._land(need, {})
+
+    def occupy(self, slots: int) -> None:
+        """Which cards' slots these are nobody tells: such a scheduler is taken to know."""
 
     def move(self, need: Need, replicas: int) -> None:
         """A scheduler that sees VRAM puts them back where they were."""

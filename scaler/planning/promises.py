@@ -63,6 +63,6 @@ def told_more(promises: Sequence[Promise], replicas: int, time_s: float) -> int:
 
 
 def told_less(promises: Sequence[Promise], replicas: int, since_s: float) -> int:
-    """The least that was told since, or `replicas`."""
-    told = (each.told for each in promises if each.time_s > since_s)
+    """The least that was told since, or `replicas`. What was told while fewer ran than now has been overtaken."""
+    told = (each.told for each in promises if each.time_s > since_s and each.replicas >= replicas)
     return min([replicas, *(each for each in told if each is not None)])

@@ -33,19 +33,19 @@ def rooms(
     cannot be seen is all room, and so is a pool without cards.
     """
     found = []
-    for _, card in cards:
+    for key, card in cards:
         free, low, slots = free_bytes(card, stale_after_s), level_bytes(pool.low_watermark, card), slots_of(card, pool)
         kind = card_class(card.model, card.total_bytes)
         open_slots = UNLIMITED if slots is None else max(0, slots - sum(card.pods.values()))
         if free is None or low is None:
             if pool.blind == "allow":
-                found.append(Room(kind, math.inf, open_slots, open_slots))
+                found.append(Room(kind, math.inf, open_slots, open_slots, key=key))
             continue
         room = free - _growth_bytes(card, kind, free, footprints, starting)
         if slots == 1:
-            found.append(Room(kind, room, open_slots, open_slots, False))
+            found.append(Room(kind, room, open_slots, open_slots, False, key))
             continue
-        found.append(Room(kind, room - low, open_slots, open_slots))
+        found.append(Room(kind, room - low, open_slots, open_slots, key=key))
         if open_slots != UNLIMITED:
             freed = _freed_bytes(card, kind, footprints.totals[kind] - free, footprints, going)
             for gone, freed_bytes in enumerate(freed, start=1):
@@ -58,44 +58,43 @@ def rooms(
 def _freed_bytes(
     card: CardReading, kind: CardClass, used: float, footprints: Footprints, going: Mapping[WorkloadKey, int]
 ) -> Iterator[float]:
-    """What one, two, ... of a card's pods that may go leave to others, the smallest first: their footprints, since what
-    they hold and what they have yet to take is off the room. Of pods that nothing is known of, an equal part each of
-    what is used."""
+    """What one, two, ... of a card's pods that may go leave to others, the smallest first: where pods are told apart,
+    their footprints, since what they hold and have yet to take is off the room. Else an equal part each of what is
+    used, and no more than the footprint."""
     each_bytes: list[float] = []
     for workload, pods in card.pods.items():
         leaving = min(pods, going.get(workload, 0))
         if leaving > 0:
-            known = footprints.of(workload, kind)
-            held = known.held_bytes if known.source != "default" else used / sum(card.pods.values())
-            each_bytes += [held] * leaving
+            held = footprints.of(workload, kind).held_bytes
+            each_bytes += [held if workload in card.held else min(held, used / sum(card.pods.values()))] * leaving
     return accumulate(sorted(each_bytes))
 
 
 def _growth_bytes(
     card: CardReading, kind: CardClass, free: float, footprints: Footprints, starting: Mapping[WorkloadKey, int]
 ) -> float:
-    """What the pods on a card take at their highest, less what they hold.
-
-    Where the exporter does not tell pods apart, it is known only if all their footprints are; if not, at least those
-    that have yet to load are counted.
-    """
-    growth = 0.0
+    """What the pods on a card take at their highest, less what they hold: as far as it has been seen of them, since
+    what a tenant declares is no reason against others; of those that have yet to load, all that is reserved."""
+    unseen = {w: pods for w, pods in card.pods.items() if w not in card.held}
+    loading = sum(
+        min(pods, starting[workload]) * footprints.reserved_bytes(workload, kind)
+        for workload, pods in unseen.items()
+        if workload in starting
+    )
     if card.held:
+        growth = 0.0
         for workload, vram in card.held.items():
-            highest = footprints.of(workload, kind)
-            each = vram.largest_bytes if highest.source == "default" else max(highest.held_bytes, vram.largest_bytes)
-            growth += max(0.0, max(1, card.pods.get(workload, 0)) * each - vram.total_bytes)
-        unseen: Mapping[WorkloadKey, int] = {w: pods for w, pods in card.pods.items() if w not in card.held}
-    else:
-        all_pods = [(footprints.of(workload, kind), pods) for workload, pods in card.pods.items()]
-        if all(footprint.source != "default" for footprint, _ in all_pods):
-            used = footprints.totals[kind] - free
-            return max(0.0, sum(footprint.held_bytes * pods for footprint, pods in all_pods) - used)
-        unseen = card.pods
-    for workload, pods in unseen.items():
-        if starting.get(workload):
-            growth += min(pods, starting[workload]) * footprints.of(workload, kind).held_bytes
-    return growth
+            pods, coming = max(1, card.pods.get(workload, 0)), starting.get(workload, 0)
+            highest = footprints.seen_bytes(workload, kind) or vram.largest_bytes
+            if coming:
+                highest = max(highest, footprints.reserved_bytes(workload, kind))
+            growth += max(0.0, pods * highest - vram.total_bytes)
+        return growth + loading
+    seen = [(footprints.seen_bytes(workload, kind), pods) for workload, pods in card.pods.items()]
+    if all(held is not None for held, _ in seen):
+        used = footprints.totals[kind] - free
+        return max(loading, sum((held or 0.0) * pods for held, pods in seen) - used)
+    return loading
 
 
 def places(cards: Iterable[tuple[CardKey, CardReading]]) -> Counter[WorkloadKey]:

@@ -76,24 +76,31 @@ class _Outstanding:
             for workload, past in memory.workloads.items()
             if workload in self._footprints.declared or workload in self._places or pool.name in past.footprints.pools
         }
-        self._starting = {w: each.starting for w, each in sorted(self._supplies.items()) if each.starting}
+        # In the order of names: sets of names have another order in each process.
+        starting = {w: each.starting for w, each in sorted(self._supplies.items()) if each.starting}
+        self._roaming = {w: unplaced(self._supplies[w], self._places[w], self._cards(w)) for w in starting}
+        placed = {w: replicas - self._roaming[w] for w, replicas in starting.items() if replicas > self._roaming[w]}
+        # Pods that run and that no card names sit in places that look free: an exporter may name one pod a card.
+        self._hidden = sum(
+            max(0, (each.existing - each.starting - each.given_up) * self._cards(w) - self._places[w])
+            for w, each in self._supplies.items()
+        )
         # Surge pods: a rolling update goes on, and each of its pods goes and comes elsewhere.
         self._rolling = {
             w: each.existing for w, each in sorted(self._supplies.items()) if each.existing > self._wanted(w, each)
         }
         going = {w: each.lately - least_soon.get(w, self._wanted(w, each)) for w, each in self._supplies.items()}
         going |= self._rolling
-        self._rooms = rooms(cards, pool, self._footprints, self._starting, going, fleet.operator.timing.stale_after_s)
+        self._rooms = rooms(cards, pool, self._footprints, placed, going, fleet.operator.timing.stale_after_s)
 
     def started(self) -> Headroom:
         """The room with all replicas in it that have started, are not resident, and sit on no card yet."""
         room = headroom(self._pool.placement, self._rooms, self._pool.pending_replicas)
-        for workload in self._starting:  # in the order of names: sets of names have another order in each process
-            replicas = unplaced(self._supplies[workload], self._places[workload], self._cards(workload))
-            if replicas:
-                room.add(self._need(workload, None), replicas)
+        room.occupy(self._hidden)
+        for workload, replicas in self._roaming.items():
+            room.add(self._reserved(workload), replicas)
         for workload, replicas in self._rolling.items():
-            room.move(self._need(workload, None), replicas)
+            room.move(self._reserved(workload), replicas)
         return room
 
     def promises(self) -> list[tuple[Need, int]]:
@@ -143,10 +150,11 @@ class _Outstanding:
         """How many more replicas get room, and what they are held against."""
         open_rooms = [room for room in self._rooms if room.open_slots]
         if open_rooms:
-            tightest = min(room.room_bytes for room in open_rooms)
-            text = (
-                f"{format_bytes(tightest)} above the watermark on the tightest of {len(open_rooms)} cards with a slot"
-            )
+            tightest = min(open_rooms, key=lambda room: room.room_bytes)
+            over = f"{format_bytes(tightest.room_bytes)} above"
+            if tightest.room_bytes < 0:
+                over = f"{format_bytes(-tightest.room_bytes)} short of"
+            text = f"card {tightest.key}, the tightest of {len(open_rooms)} with a slot, is {over} the watermark"
         else:
             text = f"no free slot on {sum(room.slots == room.open_slots for room in self._rooms)} cards"
         starting = sum(each.starting for each in self._supplies.values())
@@ -171,11 +179,15 @@ class _Outstanding:
         replicas = reading.spec_replicas if reading is not None else None
         return replicas if replicas is not None else supply_now.existing
 
-    def _need(self, workload: WorkloadKey, service: ServicePolicy | None) -> Need:
+    def _need(self, workload: WorkloadKey, service: ServicePolicy) -> Need:
         """What one more replica takes, on each class of card of the pool."""
         held = {card: self._footprints.of(workload, card).held_bytes for card in self._totals}
-        own_low = service.low_watermark if service is not None else None
-        return Need(held, self._cards(workload), extra_bytes(self._pool, own_low, self._totals))
+        return Need(held, self._cards(workload), extra_bytes(self._pool, service.low_watermark, self._totals))
+
+    def _reserved(self, workload: WorkloadKey) -> Need:
+        """What is held against others for a replica that starts."""
+        held = {card: self._footprints.reserved_bytes(workload, card) for card in self._totals}
+        return Need(held, self._cards(workload), {})
 
     def _cards(self, workload: WorkloadKey) -> int:
         """On how many cards a replica sits, as far as it has been seen; else one. Rounded down: pods that end are

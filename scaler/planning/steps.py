@@ -73,7 +73,8 @@ def watermark_steps(now: PoolMoment, state: Watch, low: Level, high: Level, pool
     where = f"card {now.card}" if now.card is not None else f"sum of {now.cards} cards"
     text = f"{format_bytes(now.free_bytes)} on {where}; low watermark {low}, high {high}"
     if state.vetoed and state.since_s is not None:
-        text += f"; no scale-up, for {now.time_s - state.since_s:.0f} s now"
+        least = "at least " if state.or_longer and now.time_s > state.since_s else ""
+        text += f"; no scale-up, for {least}{now.time_s - state.since_s:.0f} s now"
     return [Step("free-vram", now.free_bytes, "bytes", text)]
 
 

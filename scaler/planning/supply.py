@@ -30,7 +30,7 @@ class Supply(NamedTuple):
         existing: pods that exist or are asked for: each holds VRAM or will.
         starting: of those, not yet ready for RESIDENT_S; their VRAM may not be in the cards' readings.
         given_up: of those, missing through all of STARTING_S: nothing is reserved for them any more.
-        lately: the most that existed within ENDING_S; pods that end may still be seen on cards.
+        lately: those that exist, and those that were told to end within ENDING_S: these may still be seen on cards.
     """
 
     existing: int
@@ -66,12 +66,13 @@ def supply(history: tuple[Count, ...], time_s: float) -> Supply:
         return NO_SUPPLY
     existing, resident = history[-1].existing, history[-1].ready
     missing, lately = existing - resident, existing
-    until_s = time_s  # each entry holds until the next one begins
+    until_s, then = time_s, existing  # each entry holds until the next one begins
     for count in reversed(history):
         if until_s > time_s - RESIDENT_S:
             resident = min(resident, count.ready)
         if until_s > time_s - ENDING_S:
-            lately = max(lately, count.existing)
+            lately += max(0, count.existing - then)
+        then = count.existing
         missing = min(missing, count.existing - count.ready)
         until_s = count.time_s
     # Missing throughout: only where the whole of the time has been seen.

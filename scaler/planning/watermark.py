@@ -36,10 +36,12 @@ class PoolMoment(NamedTuple):
 
 
 class Watch(NamedTuple):
-    """The state of a watermark: `since_s` is the moment from which the veto has stood without a break."""
+    """The state of a watermark: `since_s` is the moment from which the veto has stood without a break, or longer still
+    (`or_longer`): it stood in the first moment that is remembered."""
 
     vetoed: bool
     since_s: float | None
+    or_longer: bool = False
 
 
 def observe(
@@ -132,8 +134,8 @@ def watch(moments: tuple[PoolMoment, ...], low: Level, high: Level, pool: PoolPo
         else:
             quiet_since = None
     if blind_since is not None and pool.blind == "hold" and armed_since is None:
-        return Watch(True, blind_since)
-    return Watch(armed_since is not None, armed_since)
+        return Watch(True, blind_since, blind_since == moments[0].time_s)
+    return Watch(armed_since is not None, armed_since, armed_since == moments[0].time_s)
 
 
 def tighter(pool: PoolPolicy, wanted: Level | None, total_bytes: float) -> tuple[Level, Level]:

@@ -26,6 +26,8 @@ class Board:
 
     Attributes:
         next_change: set at the next plan, or when the board closes; a new one then takes its place.
+        vetoed_since_s: since when each pool's veto has stood, as far as this instance has seen; a plan by itself looks
+            back no further than watermarkWindow.
         trouble: why the newest tick brought no plan, in one line; "" while all is well.
     """
 
@@ -33,6 +35,7 @@ class Board:
         self._clock, self._stale_after_s = clock, stale_after_s
         self._epoch: Epoch | None = None
         self.next_change = asyncio.Event()
+        self.vetoed_since_s: dict[str, float] = {}
         self.trouble = "the first reading is under way"
         self.is_closing = False
 
@@ -75,6 +78,11 @@ class Board:
     def publish(self, plan: FleetPlan, begun_s: float) -> None:
         """Puts a plan in force and wakes the streams."""
         self._epoch = Epoch(plan, begun_s)
+        self.vetoed_since_s = {
+            name: min(pool.vetoed_since_s, self.vetoed_since_s.get(name, pool.vetoed_since_s))
+            for name, pool in plan.pools.items()
+            if pool.vetoed and pool.vetoed_since_s is not None
+        }
         self.trouble = ""
         self._wake()
 

@@ -54,7 +54,7 @@ class Telemetry(Collector):
         yield from self._calls()
         if plan is not None:
             yield from _services(plan)
-            yield from _pools(plan)
+            yield from _pools(plan, self._board.vetoed_since_s)
 
     def _loop(self) -> Iterable[Metric]:
         stats, last_s = self._stats, self._stats.last_read_elapsed_s
@@ -123,7 +123,7 @@ def _services(plan: FleetPlan) -> Iterable[Metric]:
     return demand, granted, replicas, active, verdict
 
 
-def _pools(plan: FleetPlan) -> Iterable[Metric]:
+def _pools(plan: FleetPlan, vetoed_since_s: Mapping[str, float]) -> Iterable[Metric]:
     free = _family("pool_free_bytes", "Free VRAM that counts for the pool.", ("pool",))
     low = _family("pool_low_watermark_bytes", "Free VRAM below which no scale-up passes.", ("pool",))
     high = _family("pool_high_watermark_bytes", "Free VRAM at which a veto may end.", ("pool",))
@@ -135,7 +135,7 @@ def _pools(plan: FleetPlan) -> Iterable[Metric]:
     for name, pool in plan.pools.items():
         readings = (
             (free, pool.free_bytes), (low, pool.low_bytes), (high, pool.high_bytes), (veto, pool.vetoed),
-            (since, pool.vetoed_since_s), (alarm, pool.alarm), (cards, pool.cards),
+            (since, vetoed_since_s.get(name)), (alarm, pool.alarm), (cards, pool.cards),
         )  # fmt: skip
         for family, value in readings:
             if value is not None:
