@@ -47,7 +47,9 @@ def measure() -> list[tuple[str, str]]:
             found = fleet.planned(memory, grows)
             medians_s[case].append(median(found.computed_s))
             tick_ms, computed_ms = 1000 * median(found.ticks_s), 1000 * median(found.computed_s)
-            times = f"median {tick_ms:.0f} ms, {computed_ms:.0f} ms computing; most {1000 * max(found.ticks_s):.0f} ms"
+            times = (
+                f"median {tick_ms:.0f} ms, {computed_ms:.0f} ms computing; teaching {1000 * found.ticks_s[0]:.0f} ms"
+            )
             rows.append(
                 (
                     f"plan(), {case} (median below {target_ms:,} ms)",
@@ -87,7 +89,7 @@ class Fleet:
         return memory
 
     def planned(self, memory: Memory, grows: Callable[[int], bool]) -> Figures:
-        """Some ticks during which those services need two replicas more. The first tick is one that teaches."""
+        """Some ticks during which those services need two replicas more. The first teaches, as one in 40."""
         grown, collector = self._snapshot(grows), QuietCollector()
         ticks_s: list[float] = []
         computed_s: list[float] = []

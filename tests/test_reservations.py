@@ -260,3 +260,16 @@ def starving(count: int) -> FleetPlan:
     for tick in (1, 2):
         result, memory = plan(snapshot(START_S + TICK_S * tick, services, *cards), fleet, memory)
     return result
+
+
+@pytest.mark.parametrize(
+    "declared", [pytest.param("1Pi", id="absurd"), pytest.param("14Gi", id="just above an empty card")]
+)
+@pytest.mark.parametrize(
+    "b", [pytest.param(asking(2, 2), id="it runs"), pytest.param(asking(2, 2, ready=1), id="a replica of it starts")]
+)
+def test_no_tenant_blocks_the_pool_by_what_it_declares(declared: str, b: WorkloadReading) -> None:
+    """b names more than a card's 13.5 GiB above the watermark. It gets nothing more; a has its one of 2 GiB."""
+    history = [snapshot(START_S + TICK_S, {"a": asking(1, 2), "b": b}, card(9.0, pods={"a": 1, "b": 2}))]
+    fleet = policy(pool_with(), a=TWO_GIB, b={"vramPerReplica": declared})
+    assert last(history, fleet, "a").granted == 2

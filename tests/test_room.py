@@ -59,7 +59,7 @@ def one_tick(cards: Sequence[CardReading], operator: OperatorPolicy, metadata: d
         pytest.param([card(8)], {}, {"lowWatermark": "5Gi"}, 1, id="own watermark: (8 - 5) / 2"),
         pytest.param([card(8)], {}, {"lowWatermark": "1Gi"}, 3, id="a looser own watermark is void"),
         pytest.param([card(8)], {}, {"vramPerReplica": "7Gi"}, 0, id="7 do not go into 6.5"),
-        pytest.param([card(14, slots=1), NO_SLOT], {}, {"vramPerReplica": "13Gi"}, 1, id="one place: all of it is room"),
+        pytest.param([card(14, slots=1), NO_SLOT], {}, {"vramPerReplica": "13Gi"}, 1, id="one place: all of it"),
         pytest.param(
             [card(14, slots=1)], {}, {"vramPerReplica": "10Gi", "lowWatermark": "5Gi"}, 0, id="one place: own 5 GiB"
         ),
@@ -137,7 +137,7 @@ def test_a_replica_on_two_cards_takes_two_places(free_slots: int, pending: int, 
             None, card(8, pods={"b": 2}, held_gib={"b": (1.0, 3.0)}), {}, 2, id="nothing learnt: as its largest, 2"
         ),
         pytest.param(
-            None, card(10, pods={"b": 2}), {"vramPerReplica": "4Gi"}, 4, id="declared only: no reason against others"
+            None, card(10, pods={"b": 2}), {"vramPerReplica": "4Gi"}, 2, id="not shown: 2 x 4 less the 5 in use is 3"
         ),
         pytest.param(None, card(10, pods={"b": 2}), {}, 4, id="not shown and not known: no growth is claimed"),
     ],

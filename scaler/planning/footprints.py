@@ -61,18 +61,13 @@ class Footprints:
         """On how many cards a replica sits, as far as it has been seen; else one."""
         return self.memories.get(workload, NOTHING).footprints.cards
 
-    def seen_bytes(self, workload: WorkloadKey, card: CardClass) -> float | None:
-        """The footprint as far as it was seen, or vLLM asks for it; None where nothing is known but declarations."""
-        found = self._undeclared(workload, card)
-        return found.held_bytes if found.source != "default" else None
-
-    def reserved_bytes(self, workload: WorkloadKey, card: CardClass) -> float:
-        """What is held against others for a replica that starts. A declaration that no empty card could hold binds
-        only the service that made it."""
+    def expected(self, workload: WorkloadKey, card: CardClass) -> Footprint:
+        """What is held against others for a replica that starts or may grow. A declaration that no empty card could
+        hold binds only the service that made it."""
         footprint, total = self.of(workload, card), self.totals[card]
         if footprint.source != "vramPerReplica" or footprint.held_bytes <= total - self.pool.low_watermark.of(total):
-            return footprint.held_bytes
-        return self._undeclared(workload, card).held_bytes
+            return footprint
+        return self._undeclared(workload, card)
 
     def highest(self, workload: WorkloadKey) -> Footprint | None:
         """The largest footprint on any class of card of the pool; None without cards."""

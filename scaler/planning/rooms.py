@@ -73,27 +73,25 @@ def _freed_bytes(
 def _growth_bytes(
     card: CardReading, kind: CardClass, free: float, footprints: Footprints, starting: Mapping[WorkloadKey, int]
 ) -> float:
-    """What the pods on a card take at their highest, less what they hold: as far as it has been seen of them, since
-    what a tenant declares is no reason against others; of those that have yet to load, all that is reserved."""
-    unseen = {w: pods for w, pods in card.pods.items() if w not in card.held}
+    """What the pods on a card take at their highest, less what they hold. Where the exporter does not tell pods apart,
+    it is known only if all their footprints are; those that have yet to load are counted in any case."""
+    expected = {workload: footprints.expected(workload, kind) for workload in card.pods.keys() | card.held.keys()}
     loading = sum(
-        min(pods, starting[workload]) * footprints.reserved_bytes(workload, kind)
-        for workload, pods in unseen.items()
-        if workload in starting
+        min(pods, starting[workload]) * expected[workload].held_bytes
+        for workload, pods in card.pods.items()
+        if workload in starting and workload not in card.held
     )
     if card.held:
         growth = 0.0
         for workload, vram in card.held.items():
-            pods, coming = max(1, card.pods.get(workload, 0)), starting.get(workload, 0)
-            highest = footprints.seen_bytes(workload, kind) or vram.largest_bytes
-            if coming:
-                highest = max(highest, footprints.reserved_bytes(workload, kind))
-            growth += max(0.0, pods * highest - vram.total_bytes)
+            known, pods = expected[workload], max(1, card.pods.get(workload, 0))
+            is_known = known.source != "default" or workload in starting
+            each = max(known.held_bytes, vram.largest_bytes) if is_known else vram.largest_bytes
+            growth += max(0.0, pods * each - vram.total_bytes)
         return growth + loading
-    seen = [(footprints.seen_bytes(workload, kind), pods) for workload, pods in card.pods.items()]
-    if all(held is not None for held, _ in seen):
+    if all(each.source != "default" for each in expected.values()):
         used = footprints.totals[kind] - free
-        return max(loading, sum((held or 0.0) * pods for held, pods in seen) - used)
+        return max(loading, sum(expected[workload].held_bytes * pods for workload, pods in card.pods.items()) - used)
     return loading
 
 

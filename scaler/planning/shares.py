@@ -186,7 +186,7 @@ class _Outstanding:
 
     def _reserved(self, workload: WorkloadKey) -> Need:
         """What is held against others for a replica that starts."""
-        held = {card: self._footprints.reserved_bytes(workload, card) for card in self._totals}
+        held = {card: self._footprints.expected(workload, card).held_bytes for card in self._totals}
         return Need(held, self._cards(workload), {})
 
     def _cards(self, workload: WorkloadKey) -> int:
