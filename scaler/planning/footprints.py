@@ -24,11 +24,24 @@ _CONFIDENCE: Mapping[Source, str] = {
 
 
 class Footprint(NamedTuple):
-    """Bytes of one card that a replica takes at its highest, where known from, and in words how surely."""
+    """Bytes of one card that a replica takes at its highest, and where known from: seen at most `highest_bytes` at so
+    many lessons, on other classes of cards only where `is_elsewhere`."""
 
     held_bytes: float
     source: Source
-    text: str
+    highest_bytes: float = 0.0
+    lessons: int = 0
+    is_elsewhere: bool = False
+
+    @property
+    def text(self) -> str:
+        """In words how surely."""
+        if self.source not in ("measured", "learnt"):
+            return _CONFIDENCE[self.source]
+        text = f"{_CONFIDENCE[self.source]}, {self.lessons} times and now"
+        if self.held_bytes > self.highest_bytes:
+            text += f"; {format_bytes(self.highest_bytes)} raised after out-of-memory failures"
+        return text + ("; seen on other cards only" if self.is_elsewhere else "")
 
 
 @dataclass(slots=True)
@@ -76,7 +89,7 @@ class Footprints:
     def _look_up(self, workload: WorkloadKey, card: CardClass) -> Footprint:
         declared, best = self.declared.get(workload, 0), self._undeclared(workload, card)
         if declared and (best.source == "default" or declared > best.held_bytes):
-            return Footprint(declared, "vramPerReplica", _CONFIDENCE["vramPerReplica"])
+            return Footprint(declared, "vramPerReplica")
         return best
 
     def _undeclared(self, workload: WorkloadKey, card: CardClass) -> Footprint:
@@ -86,7 +99,7 @@ class Footprints:
             is_seen_here = card in self.memories.get(workload, NOTHING).footprints.highest
             if best is None or not is_seen_here or asked.held_bytes >= best.held_bytes:
                 best = asked
-        return best or Footprint(self.pool.default_footprint.of(self.totals[card]), "default", _CONFIDENCE["default"])
+        return best or Footprint(self.pool.default_footprint.of(self.totals[card]), "default")
 
     def _seen(self, workload: WorkloadKey, card: CardClass) -> Footprint | None:
         """By what its pods held, at the lessons and now; raised while out-of-memory failures are fresh."""
@@ -103,19 +116,15 @@ class Footprints:
         # to itself takes all of it.
         total = self.totals[card]
         held = max(highest if kind == "measured" else 0.0, min(held, total - self.pool.low_watermark.of(total)))
-        text = f"{_CONFIDENCE[kind]}, {known.lessons if known is not None else 0} times and now"
-        if held > highest:
-            text += f"; {format_bytes(highest)} raised after out-of-memory failures"
-        if not now and card not in lessons.highest:
-            text += "; seen on other cards only"
-        return Footprint(held, kind, text)
+        is_elsewhere = not now and card not in lessons.highest
+        return Footprint(held, kind, highest, known.lessons if known is not None else 0, is_elsewhere)
 
     def _asked(self, workload: WorkloadKey, card: CardClass) -> Footprint | None:
         reading = self.readings.get(workload)
         if reading is None or reading.gpu_memory_utilization is None:
             return None
         asked = reading.gpu_memory_utilization * self.totals[card]
-        return Footprint(asked, "gpu-memory-utilization", _CONFIDENCE["gpu-memory-utilization"])
+        return Footprint(asked, "gpu-memory-utilization")
 
 
 def footprints_of(

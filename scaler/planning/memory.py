@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from scaler.planning.cards import Hosts, PoolCards, is_placeable, short_cards, unshared_workloads
 from scaler.planning.forecast import POINT_S, TREND_S, Points, noted, soonest
@@ -24,8 +25,7 @@ NO_LESSONS = Carried()
 NO_FOOTPRINTS = Footprints()
 
 
-@dataclass(frozen=True, slots=True)
-class WorkloadMemory:
+class WorkloadMemory(NamedTuple):
     """One Deployment's past: moments over twice the longest scale-down window, lessons over the learning window, its
     replicas over STARTING_S. `seen_s` is when it was seen last."""
 

@@ -39,6 +39,8 @@ def with_new(promises: Promises, new: Mapping[ServiceKey, Promise]) -> dict[Serv
     made = dict(promises)
     for key, promise in new.items():
         before = made.get(key, ())
+        if not before and promise.told == promise.replicas >= promise.at_most:
+            continue
         if any(each.told not in (None, each.replicas) or each.at_most > each.replicas for each in (promise, *before)):
             made[key] = (*before, promise)
     return made
@@ -64,5 +66,7 @@ def told_more(promises: Sequence[Promise], replicas: int, time_s: float) -> int:
 
 def told_less(promises: Sequence[Promise], replicas: int, since_s: float) -> int:
     """The least that was told since, or `replicas`. What was told while fewer ran than now has been overtaken."""
+    if not promises:
+        return replicas
     told = (each.told for each in promises if each.time_s > since_s and each.replicas >= replicas)
     return min([replicas, *(each for each in told if each is not None)])

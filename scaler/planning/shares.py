@@ -79,7 +79,11 @@ class _Outstanding:
         # In the order of names: sets of names have another order in each process.
         starting = {w: each.starting for w, each in sorted(self._supplies.items()) if each.starting}
         self._roaming = {w: unplaced(self._supplies[w], self._places[w], self._cards(w)) for w in starting}
-        placed = {w: replicas - self._roaming[w] for w, replicas in starting.items() if replicas > self._roaming[w]}
+        # One of them is in a free slot or on a card that names it; while pods end, whose names are there still, either.
+        placed = {
+            w: replicas if self._supplies[w].lately > self._supplies[w].existing else replicas - self._roaming[w]
+            for w, replicas in starting.items()
+        }
         # Pods that run and that no card names sit in places that look free: an exporter may name one pod a card.
         self._hidden = sum(
             max(0, (each.existing - each.starting - each.given_up) * self._cards(w) - self._places[w])

@@ -64,7 +64,10 @@ def supply(history: tuple[Count, ...], time_s: float) -> Supply:
     """What the history says of this moment."""
     if not history:
         return NO_SUPPLY
-    existing, resident = history[-1].existing, history[-1].ready
+    since_s, existing, resident = history[-1]
+    if len(history) == 1:  # as ever: nothing has changed within STARTING_S
+        given_up = max(0, existing - resident) if since_s <= time_s - STARTING_S else 0
+        return Supply(existing, max(0, existing - resident - given_up), given_up, existing)
     missing, lately = existing - resident, existing
     until_s, then = time_s, existing  # each entry holds until the next one begins
     for count in reversed(history):

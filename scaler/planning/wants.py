@@ -106,7 +106,8 @@ def want(key: ServiceKey, service: ServicePolicy, operator: OperatorPolicy, seen
     if fault is not None or reading is None or reading.spec_replicas is None:
         reason, text = fault or Fault(Reason.MISSING, "no reading")
         return unknown(key, service, seen.time_s, text, reason)
-    fault = signals_fault(reading, stale_after_s)
+    # What was derived was derived from signals without a fault.
+    fault = signals_fault(reading, stale_after_s) if seen.derivation is None else None
     if fault is not None and fault.reason is not Reason.WARMING:
         return unknown(key, service, seen.time_s, fault.text, fault.reason, reading.spec_replicas)
     if fault is not None or seen.derivation is None:
@@ -142,7 +143,9 @@ def want(key: ServiceKey, service: ServicePolicy, operator: OperatorPolicy, seen
         replicas=replicas,
         demand=demand,
         raw=raw,
-        crowded=replicas_for(undiscounted(derivation.moment), service, pool),
+        crowded=raw
+        if derivation.moment.own_ratio == 1.0
+        else replicas_for(undiscounted(derivation.moment), service, pool),
         unlimited=unlimited,
         barrier=barrier,
         is_as_read=is_as_read,

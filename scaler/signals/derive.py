@@ -108,8 +108,9 @@ def derive(
     needed: Needed | None = None
     if is_shared and flow_now is not None and carried.lessons and reading.inflight_growth_per_s is not None:
         since = bisect_right(past, time_s - QUEUE_WINDOW_S, key=_TIME_S)
-        flows = [each.flow for each in past[since:] if each.flow is not None]
-        needed = needed_inflight(carried, [*flows, flow_now], fresh, operator.timing.stable_window_s)
+        flows = [then for each in past[since:] if (then := each.flow) is not None]
+        flows.append(flow_now)
+        needed = needed_inflight(carried, flows, fresh, operator.timing.stable_window_s)
     own_ratio = min(1.0, needed.inflight / fresh) if needed is not None and fresh > 0.0 else 1.0
 
     futile = futility(reading, flow_now, carried, cards, operator.timing.stale_after_s)

@@ -28,11 +28,15 @@ def futility(
     reading: WorkloadReading, flow: Flow | None, carried: Carried, cards: Sequence[CardReading], stale_after_s: float
 ) -> Futile | None:
     """None where more replicas may help, or where it cannot be seen that the service's own cards idle."""
-    ratios = [card.utilization_ratio if free_bytes(card, stale_after_s) is not None else None for card in cards]
-    known = [ratio for ratio in ratios if ratio is not None]
-    if not known or len(known) < len(ratios) or max(known) >= IDLE_RATIO:
+    busiest = -1.0
+    for card in cards:
+        ratio = card.utilization_ratio
+        if ratio is None or ratio >= IDLE_RATIO or free_bytes(card, stale_after_s) is None:
+            return None
+        busiest = max(busiest, ratio)
+    if busiest < 0.0:
         return None
-    idle = f"its {len(known)} cards are {max(known):.0%} busy at most"
+    idle = f"its {len(cards)} cards are {busiest:.0%} busy at most"
     queued, growth_per_s = reading.queued or 0.0, reading.inflight_growth_per_s or 0.0
     if queued > 0.0 and growth_per_s > 0.0 and reading.success_per_s == 0.0 and reading.failure_per_s == 0.0:
         return Futile(Reason.STALLED, f"{queued:.1f} wait, {growth_per_s:.2f}/s more, nothing completes, and {idle}")
