@@ -1,6 +1,6 @@
 """Measurements of the service beside a yardstick in the same run, as ratios: machines differ, ratios less so.
 
-python -m loadtests                 all of them, some five minutes, loopback only
+python -m loadtests                 all of them, a quarter of an hour, loopback only
 python -m loadtests echo            GetMetrics against a bare echo on the same kind of server
 python -m loadtests slow-prometheus 500 ScaledObjects while each query takes 100 ms
 python -m loadtests queries         queries per tick at 1, 100 and 1,000 ScaledObjects

@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from scaler.planning import shares
@@ -133,7 +133,8 @@ def holds(story: Story) -> None:
     assert not story.play().crossings
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# The same stories each time. Whoever changes the core hunts through thousands: max_examples, and no derandomize.
+@settings(max_examples=300, derandomize=True, database=None, deadline=None)
 @given(stories())
 def test_law_4_no_byte_is_promised_twice(story: Story) -> None:
     holds(story)

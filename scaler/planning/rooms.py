@@ -41,6 +41,9 @@ def rooms(
             if pool.blind == "allow":
                 found.append(Room(kind, math.inf, open_slots, open_slots, key=key))
             continue
+        if not open_slots and not any(going.get(workload, 0) > 0 for workload in card.pods):
+            found.append(Room(kind, 0.0, 0, 0, key=key))  # nothing can land here
+            continue
         room = free - _growth_bytes(card, kind, free, footprints, starting)
         if slots == 1:
             found.append(Room(kind, room, open_slots, open_slots, False, key))

@@ -89,10 +89,8 @@ class _Outstanding:
             max(0, (each.existing - each.starting - each.given_up) * self._cards(w) - self._places[w])
             for w, each in self._supplies.items()
         )
-        # Surge pods: a rolling update goes on, and each of its pods goes and comes elsewhere.
-        self._rolling = {
-            w: each.existing for w, each in sorted(self._supplies.items()) if each.existing > self._wanted(w, each)
-        }
+        # In a rolling update each pod goes and comes elsewhere.
+        self._rolling = {w: each.existing for w, each in sorted(self._supplies.items()) if each.is_rolling}
         going = {w: each.lately - least_soon.get(w, self._wanted(w, each)) for w, each in self._supplies.items()}
         going |= self._rolling
         self._rooms = rooms(cards, pool, self._footprints, placed, going, fleet.operator.timing.stale_after_s)

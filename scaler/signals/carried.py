@@ -13,6 +13,7 @@ import math
 from bisect import bisect_left, insort
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import NamedTuple
 
 # Fewer completions in the stable window, and their count says too little: 100 have a standard error of 10 %.
@@ -94,6 +95,9 @@ class Needed(NamedTuple):
     floor_replicas: float
 
 
+_FRESH_PER_S, _REPLICAS = attrgetter("fresh_per_s"), attrgetter("replicas")
+
+
 def needed_inflight(carried: Carried, flows: Sequence[Flow], inflight: float, window_s: float) -> Needed | None:
     """What the newest flow's arrivals need by what was seen; None without lessons or replicas, or with too few
     arrivals in the last flows, each counted over `window_s`.
@@ -106,11 +110,9 @@ def needed_inflight(carried: Carried, flows: Sequence[Flow], inflight: float, wi
     if not carried.loads or now.replicas <= 0:
         return None
     usual_s, highest_per_s = usual_time_s(carried, now) or 0.0, carried.loads[-1]
-    total_per_s, has_excess = 0.0, False
-    for _, fresh_per_s, replicas in flows:
-        total_per_s += fresh_per_s
-        has_excess = has_excess or fresh_per_s > highest_per_s * replicas
-    mean_per_s = total_per_s / len(flows)
+    rates_per_s = [*map(_FRESH_PER_S, flows)]
+    has_excess = max(rates_per_s) > highest_per_s * min(map(_REPLICAS, flows))
+    mean_per_s = sum(rates_per_s) / len(flows)
     if mean_per_s * window_s < LEAST_COMPLETIONS:
         return None
     load_per_s = now.fresh_per_s / now.replicas / (1.0 + MARGIN_RATIO)
