@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic.alias_generators import to_camel
 
 from scaler.quantity import Bytes, Count, FreeLevel, Level, Number, Seconds
+from scaler.snapshot import WorkloadKey
 
 METRIC_NAME = "vram-scaler-replicas"  # constant for every ScaledObject: a change of name rewrites the HPA
 
@@ -270,6 +271,10 @@ class ServicePolicy(Section):
         10_000, ge=1, le=10_000, description="1 to 10000; the pool's limit counts where it is lower"
     )
 
+    def workload(self, key: ServiceKey) -> WorkloadKey:
+        """The Deployment of the ScaledObject of that name."""
+        return WorkloadKey(key.namespace, self.deployment)
+
     @model_validator(mode="after")
     def _floor_below_ceiling(self) -> Self:
         if self.min_replicas > self.max_replicas:
@@ -285,6 +290,10 @@ class FleetPolicy:
     operator: OperatorPolicy
     services: Mapping[ServiceKey, ServicePolicy]
     is_settled: bool = True
+
+    def in_pool(self, name: str) -> dict[ServiceKey, ServicePolicy]:
+        """The services of the pool of that name."""
+        return {key: service for key, service in self.services.items() if service.pool == name}
 
 
 def service_policy(key: ServiceKey, metadata: Mapping[str, str], operator: OperatorPolicy) -> ServicePolicy:

@@ -144,7 +144,7 @@ def footprints_of(
             present[place] = max(vram.largest_bytes, present.get(place, 0.0))
     declared: dict[WorkloadKey, int] = {}
     for key, service in services.items():
-        workload = WorkloadKey(key.namespace, service.deployment)
+        workload = service.workload(key)
         declared[workload] = max(declared.get(workload, 0), service.vram_per_replica or 0)
     return Footprints(pool, totals, declared, present, snapshot.workloads, memory.workloads, memory.oom_seen_s.keys())
 

@@ -105,9 +105,10 @@ def remember(
         created_s = (reading.revision_created_s or 0.0) if reading is not None else 0.0
         created_s = created_s if created_s <= time_s else 0.0  # a clock in the future voids nothing
         carried = past.carried.since(max(oldest_lesson_s, created_s))
-        footprints = past.footprints.since(oldest_lesson_s)
         if key in vram_taught:
-            footprints = footprints.and_learnt(vram_taught[key], created_s)
+            footprints = past.footprints.and_learnt(vram_taught[key], created_s, oldest_lesson_s)
+        else:
+            footprints = past.footprints.since(oldest_lesson_s)
         seen_s = time_s if reading is not None else past.seen_s
         counts = counted(past.counts, time_s, reading, timing.stale_after_s) if seen_s > time_s - STARTING_S else ()
         moments = past.moments[_expired(past.moments, oldest_moment_s) :]

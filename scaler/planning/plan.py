@@ -19,7 +19,7 @@ from scaler.planning.shares import allot
 from scaler.planning.wants import Seen, Want, unknown, want
 from scaler.planning.watermark import watch
 from scaler.policy import FleetPolicy, ServiceKey, ServicePolicy
-from scaler.snapshot import Snapshot, WorkloadKey
+from scaler.snapshot import Snapshot
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -52,7 +52,7 @@ def plan(snapshot: Snapshot, policy: FleetPolicy, memory: Memory) -> tuple[Fleet
     decisions: dict[ServiceKey, Decision] = {}
     wants: dict[str, dict[ServiceKey, Want]] = {pool.name: {} for pool in operator.pools}
     for key, service in policy.services.items():
-        workload = WorkloadKey(key.namespace, service.deployment)
+        workload = service.workload(key)
         seen = Seen(
             time_s=time_s,
             reading=snapshot.workloads.get(workload),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import accumulate
 
@@ -96,14 +95,6 @@ def _growth_bytes(
         used = footprints.totals[kind] - free
         return max(loading, sum(expected[workload].held_bytes * pods for workload, pods in card.pods.items()) - used)
     return loading
-
-
-def places(cards: Iterable[tuple[CardKey, CardReading]]) -> Counter[WorkloadKey]:
-    """On how many places of the pool's cards each workload's pods are seen."""
-    found = Counter[WorkloadKey]()
-    for _, card in cards:
-        found.update(card.pods)
-    return found
 
 
 def unplaced(supply: Supply, seen_places: int, cards_per_replica: int) -> int:

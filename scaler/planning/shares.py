@@ -13,11 +13,12 @@ from scaler.planning.footprints import extra_bytes, footprints_of
 from scaler.planning.headroom import Headroom, Need, headroom
 from scaler.planning.memory import Memory
 from scaler.planning.promises import promised, told_less
-from scaler.planning.rooms import places, rooms, unplaced
+from scaler.planning.rooms import rooms, unplaced
 from scaler.planning.supply import NO_SUPPLY, STARTING_S, Supply, supply
 from scaler.planning.wants import Want
 from scaler.policy import FleetPolicy, PoolPolicy, ServiceKey, ServicePolicy
 from scaler.quantity import format_bytes
+from scaler.signals.vram_lessons import places
 from scaler.snapshot import CardKey, CardReading, Snapshot, WorkloadKey
 
 
@@ -38,7 +39,7 @@ def allot(
     wants: Mapping[ServiceKey, Want],
 ) -> dict[ServiceKey, Allotment]:
     """The allotments of all services of the pool that want more than may run by now and are not barred from it."""
-    wanting = [w for w in wants.values() if w.pool is pool and w.barrier is None and w.unlimited > w.least_now]
+    wanting = [w for w in wants.values() if w.barrier is None and w.unlimited > w.least_now]
     if not wanting:
         return {}
     least_soon = {each.workload: each.least_soon for each in wants.values()}
@@ -66,10 +67,10 @@ class _Outstanding:
         least_soon: Mapping[WorkloadKey, int],
     ) -> None:
         self._pool, self._memory, self._workloads = pool, memory, snapshot.workloads
-        self._services = {key: service for key, service in fleet.services.items() if service.pool == pool.name}
+        self._services = fleet.in_pool(pool.name)
         self._footprints = footprints_of(pool, cards, self._services, snapshot, memory)
         self._totals = self._footprints.totals
-        self._places = places(cards)
+        self._places = places(card for _, card in cards)
         # Whoever sits on the pool's cards, or is to, holds VRAM, asked about by KEDA or not.
         self._supplies = {
             workload: supply(past.counts, snapshot.taken_at_s)
@@ -113,12 +114,12 @@ class _Outstanding:
             if service is not None:
                 more = self._promised(key, service)
                 if more > 0:
-                    found.append((self._need(_workload(key, service), service), more))
+                    found.append((self._need(service.workload(key), service), more))
         return found
 
     def claim(self, want: Want) -> Claim:
         """What a service asks for."""
-        workload = _workload(want.key, want.service)
+        workload = want.workload
         return Claim(
             key=want.key,
             replicas=want.least_now,
@@ -133,7 +134,7 @@ class _Outstanding:
 
     def steps(self, claim: Claim, share: Share, told: int) -> list[Step]:
         """The footprint that counted, and what bound; `told` replicas were promised to all services together."""
-        workload = _workload(claim.key, self._services[claim.key])
+        workload = self._services[claim.key].workload(claim.key)
         kind = max(self._totals, key=lambda card: (claim.need.held_bytes[card], card), default=None)
         if kind is None:
             return []
@@ -168,11 +169,9 @@ class _Outstanding:
         return Step("fitting", share.granted - claim.replicas, "replicas", f"{text} (placement {self._pool.placement})")
 
     def _promised(self, key: ServiceKey, service: ServicePolicy) -> int:
-        workload = _workload(key, service)
-        replicas, made = (
-            self._wanted(workload, self._supplies.get(workload, NO_SUPPLY)),
-            self._memory.promises.get(key, ()),
-        )
+        workload = service.workload(key)
+        replicas = self._wanted(workload, self._supplies.get(workload, NO_SUPPLY))
+        made = self._memory.promises.get(key, ())
         return promised(made, told_less(made, replicas, -math.inf))
 
     def _wanted(self, workload: WorkloadKey, supply_now: Supply) -> int:
@@ -197,7 +196,3 @@ class _Outstanding:
         now = self._supplies.get(workload)
         seen = self._places[workload] // now.lately if now is not None and now.lately else 1
         return max(1, seen, self._footprints.cards(workload))
-
-
-def _workload(key: ServiceKey, service: ServicePolicy) -> WorkloadKey:
-    return WorkloadKey(key.namespace, service.deployment)

@@ -82,7 +82,7 @@ class Want:
     @property
     def workload(self) -> WorkloadKey:
         """The Deployment that it is about."""
-        return WorkloadKey(self.key.namespace, self.service.deployment)
+        return self.service.workload(self.key)
 
 
 def unknown(

@@ -7,6 +7,7 @@ one service alone sits on it, or by how much it rose when one pod came.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
@@ -80,11 +81,13 @@ class Footprints:
             return self
         return _footprints(tuple(lesson for lesson in self.lessons if lesson.time_s > time_s))
 
-    def and_learnt(self, lessons: Sequence[VramLesson], created_s: float) -> Footprints:
-        """With the lessons of one more moment; `created_s` is when the revision that runs was created."""
-        young = [lesson for lesson in self.lessons if lesson.time_s > created_s]
+    def and_learnt(self, lessons: Sequence[VramLesson], created_s: float, since_s: float = -math.inf) -> Footprints:
+        """With the lessons of one more moment, and without those up to `since_s`; `created_s` is when the revision that
+        runs was created."""
+        before = [lesson for lesson in self.lessons if lesson.time_s > since_s]
+        young = [lesson for lesson in before if lesson.time_s > created_s]
         times = {lesson.time_s for lesson in young} | {lesson.time_s for lesson in lessons}
-        kept = young if len(times) >= REVISION_LESSONS else self.lessons
+        kept = young if len(times) >= REVISION_LESSONS else before
         return _footprints((*kept, *lessons))
 
     def known(self, card: CardClass) -> Known | None:

@@ -4,7 +4,7 @@ or a memory that was rebuilt from coarse steps would differ from one that saw ev
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import NamedTuple
 
 from scaler.signals.footprint import Kind, VramLesson, card_class
@@ -22,6 +22,14 @@ class Marked(NamedTuple):
     cards: Cards
 
 
+def places(cards: Iterable[CardReading]) -> Counter[WorkloadKey]:
+    """On how many places of the cards each workload's pods are seen."""
+    found = Counter[WorkloadKey]()
+    for card in cards:
+        found.update(card.pods)
+    return found
+
+
 def vram_lessons(
     snapshot: Snapshot,
     pools: Mapping[str, list[tuple[CardKey, CardReading]]],
@@ -35,10 +43,7 @@ def vram_lessons(
     `lately` is how many of its replicas existed lately: pods that end sit on cards still.
     """
     taught: Taught = {}
-    places = Counter[WorkloadKey]()
-    for cards in pools.values():
-        for _, card in cards:
-            places.update(card.pods)
+    on_cards = places(card for cards in pools.values() for _, card in cards)
     for pool, cards in pools.items():
         # An exporter that names one pod a card says nothing of who else is there.
         names_all = any(sum(card.pods.values()) > 1 for _, card in cards)
@@ -56,7 +61,7 @@ def vram_lessons(
                 ready, missing = _ready(snapshot, workload)
                 if held_bytes <= 0 or not ready or (kind == "learnt" and missing):
                     continue
-                replicas_cards = max(1, places[workload] // max(1, lately(workload)))
+                replicas_cards = max(1, on_cards[workload] // max(1, lately(workload)))
                 where = card_class(card.model, card.total_bytes)
                 lesson = VramLesson(
                     snapshot.taken_at_s, pool, where, held_bytes, kind, replicas_cards, workload in in_oom

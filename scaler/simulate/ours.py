@@ -57,7 +57,7 @@ class Ours:
             return {}
         found = {}
         for key, service in self.policy.services.items():
-            workload = WorkloadKey(key.namespace, service.deployment)
+            workload = service.workload(key)
             decision = self.last.decisions[key]
             fresh = next((step.value for step in decision.steps if step.name == "fresh-arrivals"), None)
             found[workload] = Estimate(fresh, self._own_share(workload))
