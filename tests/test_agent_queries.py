@@ -9,9 +9,10 @@ import pytest
 
 from scaler.policy import Timing
 from scaler.snapshot import CardKey, Snapshot, WorkloadKey
-from scaler.sources import agent_promql, prometheus
+from scaler.sources import agent_promql
 from scaler.sources.prometheus import PrometheusSettings, PrometheusSource
 from scaler.sources.queries import build_queries
+from tests.broken_queries import break_a_query
 from tests.metric_fleet import (
     AT_S,
     END_S,
@@ -288,9 +289,6 @@ def test_a_bug_in_a_query_would_be_seen(
     seen: Callable[[Snapshot], object],
     misread: object,
 ) -> None:
-    sound = build_queries(Timing())
-    broken = tuple(query._replace(promql=query.promql.replace(right, wrong)) for query in sound)
-    assert broken != sound
-    monkeypatch.setattr(prometheus, "build_queries", lambda timing, overrides: broken)
+    break_a_query(monkeypatch, right, wrong)
     assert seen(seen_at(server, AT_S)) == misread
     assert seen(snapshot) != misread

@@ -14,6 +14,7 @@ from scaler.snapshot import CardKey, CardReading, HeldVram, Snapshot, WorkloadKe
 from scaler.sources import prometheus
 from scaler.sources.prometheus import PrometheusSettings, PrometheusSource
 from scaler.sources.queries import QueryOverrides, build_queries
+from tests.broken_queries import break_a_query
 from tests.metric_fleet import AT_S, END_S, NAMESPACE, START_S, fleet
 from tests.prometheus_server import PrometheusServer, openmetrics, running_prometheus
 
@@ -343,10 +344,7 @@ def test_a_bug_in_a_query_would_be_seen(
     seen: Callable[[Snapshot], object],
     misread: object,
 ) -> None:
-    sound = build_queries(Timing())
-    broken = tuple(query._replace(promql=query.promql.replace(right, wrong)) for query in sound)
-    assert broken != sound
-    monkeypatch.setattr(prometheus, "build_queries", lambda timing, overrides: broken)
+    break_a_query(monkeypatch, right, wrong)
     assert seen(PrometheusSource(PrometheusSettings(url=server.url), Timing()).snapshot_at(AT_S)) == misread
     assert seen(snapshot) != misread
 
