@@ -34,15 +34,15 @@ picture: $(READY) ## redraw the README's picture from the bundled recording
 	@$(BIN)/pip install -q --disable-pip-version-check matplotlib
 	@$(BIN)/python docs/picture.py
 
-debian: ## the Debian programs that tests and measurements start: Prometheus, h2load, gcc
-	@command -v prometheus >/dev/null && command -v h2load >/dev/null && command -v gcc >/dev/null || \
+debian: ## the Debian programs that tests and measurements start: Prometheus, h2load, gcc, Chromium
+	@which prometheus h2load gcc chromium chromedriver >/dev/null || \
 	  { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq --no-install-recommends \
-	    prometheus nghttp2-client gcc libc6-dev; }
+	    prometheus nghttp2-client gcc libc6-dev chromium chromium-driver fonts-dejavu-core; }
 
 lock: ## refresh requirements-dev.lock from pyproject.toml (hashes, no addresses)
 	@$(PYTHON) -m venv $(VENV)/lock && $(VENV)/lock/bin/pip install -q uv
 	@$(VENV)/lock/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate \
-	  --no-header --group dev pyproject.toml -o requirements-dev.lock
+	  --no-header --group dev --extra report pyproject.toml -o requirements-dev.lock
 
 clean: ## remove what the other targets made
 	@rm -rf $(VENV) scaler/_pb dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
