@@ -77,13 +77,14 @@ def _answer(decision: Mapping[str, Any]) -> str:
 
 def _step_lines(steps: list[Mapping[str, Any]]) -> list[str]:
     """Name, value with unit and text in columns."""
-    rows = [(str(step["name"]), _quantity(step["value"], step["unit"]), str(step["text"])) for step in steps]
+    rows = [(str(step["name"]), quantity(step["value"], step["unit"]), str(step["text"])) for step in steps]
     names = max((len(name) for name, _, _ in rows), default=0)
     quantities = max((len(quantity) for _, quantity, _ in rows), default=0)
     return [f"  {name:<{names}}  {quantity:>{quantities}}  {text}".rstrip() for name, quantity, text in rows]
 
 
-def _quantity(value: float | None, unit: str) -> str:
+def quantity(value: float | None, unit: str) -> str:
+    """A number with its unit for people; unknown is a word."""
     if value is None:
         return "unknown"
     if unit == "bytes":

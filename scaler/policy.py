@@ -61,6 +61,7 @@ def _name(kind: str, longest: int, dots: str) -> AfterValidator:
 
 Pattern = Annotated[str, AfterValidator(_pattern)]
 PoolName = Annotated[str, _name("the name of a pool", 63, "")]
+KubernetesName = Annotated[str, _name("a Kubernetes name", 253, ".")]
 DeploymentName = Annotated[str, _name("the name of a Deployment", 253, ".")]
 WatermarkOf = Literal["tightest-placeable", "tightest", "percentile", "sum"]
 Placement = Literal["worst", "roomiest"]

@@ -5,16 +5,40 @@ deploy/base/vram-scaler.yaml is the reference: every key with its default, unit 
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field, PlainValidator, ValidationError
+from pydantic import Field, PlainValidator, ValidationError, model_validator
 
 from scaler.address import Address, parse_address
 from scaler.documents import STDIN, read_documents
-from scaler.policy import BadPolicy, OperatorPolicy, describe
+from scaler.policy import (
+    BadPolicy,
+    KubernetesName,
+    OperatorPolicy,
+    Section,
+    ServiceKey,
+    ServicePolicy,
+    describe,
+    service_policy,
+)
 from scaler.sources.prometheus import PrometheusSettings
 
 Listen = Annotated[Address, PlainValidator(parse_address)]
+
+
+class ShadowService(Section):
+    """A service that is planned for and shown while nobody acts on it: a ScaledObject that is not applied."""
+
+    namespace: KubernetesName = Field(min_length=1, description="a Kubernetes name of 1 to 253 characters")
+    name: KubernetesName = Field(min_length=1, description="a Kubernetes name of 1 to 253 characters")
+    metadata: dict[str, str] = Field(
+        default_factory=dict, description="the trigger's metadata as KEDA would send it, every value quoted"
+    )
+
+    @property
+    def key(self) -> ServiceKey:
+        """The ScaledObject that it would be."""
+        return ServiceKey(self.namespace, self.name)
 
 
 class Settings(OperatorPolicy):
@@ -29,6 +53,28 @@ class Settings(OperatorPolicy):
         Address("127.0.0.1", 8080),
         description="where /readyz, /metrics and /v1/decisions are, e.g. 127.0.0.1:8080; port 0 takes a free one",
     )
+    shadow: tuple[ShadowService, ...] = Field(
+        (), description="services that are planned for and shown while nobody acts on it; namespace, name and metadata"
+    )
+
+    @model_validator(mode="after")
+    def _shadows_usable(self) -> Self:
+        keys = [each.key for each in self.shadow]
+        for index, key in enumerate(keys):
+            if key in keys[:index]:
+                raise ValueError(f"shadow[{index}]: {'/'.join(key)} stands twice")
+        self.shadow_policies()
+        return self
+
+    def shadow_policies(self) -> dict[ServiceKey, ServicePolicy]:
+        """The services of `shadow`, as policies."""
+        found = {}
+        for index, each in enumerate(self.shadow):
+            try:
+                found[each.key] = service_policy(each.key, each.metadata, self)
+            except BadPolicy as fault:
+                raise ValueError(f"shadow[{index}], {'/'.join(each.key)}: {fault}") from None
+        return found
 
 
 def load_settings(path: str | None) -> Settings:

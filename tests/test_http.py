@@ -185,7 +185,7 @@ async def test_a_fault_of_our_own_is_told_alike(
     def fail() -> NoReturn:
         raise RuntimeError("planted")
 
-    for name in ("in_force", "fault"):
+    for name in ("epoch_in_force", "fault"):
         monkeypatch.setattr(bench.service.board, name, fail)
     assert (await bench.get(path))[::2] == (500, expected)
     monkeypatch.undo()

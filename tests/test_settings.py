@@ -13,7 +13,7 @@ import yaml
 from scaler.address import Address, parse_address
 from scaler.policy import BadPolicy, Section
 from scaler.quantity import Level
-from scaler.settings import Settings, load_settings
+from scaler.settings import Settings, ShadowService, load_settings
 from scaler.sources.prometheus import BasicAuth, PrometheusSettings
 
 REFERENCE = Path(__file__).parent.parent / "deploy" / "base" / "vram-scaler.yaml"
@@ -168,8 +168,8 @@ def _model_paths(section: type[Section], prefix: str = "") -> dict[str, str]:
         found[f"{prefix}{field.alias}"] = field.description or ""
         kinds = [field.annotation, *getattr(field.annotation, "__args__", ())]
         for kind in kinds:
-            # basicAuth cannot stand there with its contents: its default is that there is none.
-            if isinstance(kind, type) and issubclass(kind, Section) and kind is not BasicAuth:
+            # These cannot stand there with their contents: the default is that there is none.
+            if isinstance(kind, type) and issubclass(kind, Section) and kind not in (BasicAuth, ShadowService):
                 found |= _model_paths(kind, f"{prefix}{field.alias}.")
     return found
 

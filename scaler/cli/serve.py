@@ -25,10 +25,10 @@ from scaler.cli.options import (
     speed,
 )
 from scaler.manifests import Services
-from scaler.policy import METRIC_NAME
+from scaler.policy import METRIC_NAME, BadPolicy, ServiceKey, ServicePolicy
 from scaler.serving import server
 from scaler.serving.clock import Clock, Playback
-from scaler.settings import load_settings
+from scaler.settings import Settings, load_settings
 from scaler.sources.checked_session import one_line
 from scaler.sources.source import Source
 
@@ -43,6 +43,13 @@ PLAYED_SPEED = 120.0  # the 9 h of the incident in some 5 minutes
 @recording_option
 @manifests_option
 @click.option(
+    "--shadow",
+    "shadows",
+    multiple=True,
+    metavar="FILE",
+    help="ScaledObject manifests to plan for and show while nobody acts on it; - is stdin.",
+)
+@click.option(
     "--speed",
     type=click.FloatRange(1, 10_000),
     callback=speed,
@@ -56,13 +63,15 @@ def serve_command(
     recording: str | None,
     manifests: tuple[str, ...],
     more_manifests: tuple[str, ...],
+    shadows: tuple[str, ...],
     speed: float | None,
     listen: Address | None,
     http: Address | None,
 ) -> None:
     """Answers KEDA. Without a Prometheus and a recording it plays the incident that comes with the package.
 
-    ScaledObjects are learnt from KEDA's calls; those of -f are planned for from the start.
+    ScaledObjects are learnt from KEDA's calls; those of -f are planned for from the start. Those of --shadow, and of
+    `shadow` in the settings, are planned for too, and KEDA is told nothing of it.
     """
     only_one_source(recording, prometheus)
     settings = load_settings(config)
@@ -81,11 +90,16 @@ def serve_command(
         clock = Playback(header.start_s, header.end_s, speed)
         what = "the incident of 18 June 2025" if is_incident else str(recorded.path)
         told = f"plays {what}, {speed:g} times as fast, again and again"
-    services = services_of(all_manifests(manifests, more_manifests), settings, is_incident)
+    if shadows and not manifests:
+        shadows, more_manifests = (*shadows, *more_manifests), ()  # as a shell makes of `--shadow *.yaml`
+    elif shadows and more_manifests:
+        raise click.UsageError(f"unexpected argument {more_manifests[0]!r}; -f or --shadow before each file")
+    services = services_of(all_manifests(manifests, more_manifests), settings, is_incident and not shadows)
+    shadow = _shadow_policies(shadows, settings, services)
     _log_to_stderr()
 
     def listening(grpc_address: Address, http_address: Address) -> None:
-        click.echo(_welcome(told, services, grpc_address, http_address))
+        click.echo(_welcome(told, services, list(shadow), grpc_address, http_address))
 
     try:
         asyncio.run(
@@ -96,6 +110,7 @@ def serve_command(
                 http_address=http or settings.http,
                 clock=clock,
                 kept=services.policies,
+                shadow=shadow,
                 listening=listening,
             )
         )
@@ -103,10 +118,25 @@ def serve_command(
         raise Unusable(str(fault)) from None
 
 
-def _welcome(told: str, services: Services, grpc_address: Address, http_address: Address) -> str:
+def _shadow_policies(files: tuple[str, ...], settings: Settings, services: Services) -> dict[ServiceKey, ServicePolicy]:
+    """The shadows of the settings and of these files. None is a service of -f: it could not be both."""
+    found = settings.shadow_policies()
+    for key, policy in services_of(files, settings, is_incident=False).policies.items():
+        if key in found:
+            raise BadPolicy(f"--shadow: {'/'.join(key)} stands already under shadow of the settings")
+        found[key] = policy
+    for key in found:
+        if key in services.policies:
+            raise BadPolicy(f"{'/'.join(key)}: a shadow, and of -f too; it takes one of them")
+    return found
+
+
+def _welcome(
+    told: str, services: Services, shadow: list[ServiceKey], grpc_address: Address, http_address: Address
+) -> str:
     """What is served where, and how to ask it."""
     command = "vram-scaler" if shutil.which("vram-scaler") else sys.argv[0]
-    key = next(iter(services.policies), None)
+    key = next(iter([*services.policies, *shadow]), None)
     namespace, name = key or ("NAMESPACE", "NAME")
     sent = services.metadata.get(key, {}) if key is not None else {}
     metadata = {field: value for field, value in sent.items() if field != "scalerAddress"}
@@ -118,13 +148,14 @@ def _welcome(told: str, services: Services, grpc_address: Address, http_address:
         f"With a Prometheus: {command} serve --prometheus http://127.0.0.1:9090\n" if told.startswith("plays") else ""
     )
     at = "" if str(http_address) == "127.0.0.1:8080" else f" --http {http_address}"
-    known = ", ".join(f"{each.namespace}/{each.name}" for each in services.policies)
+    known = ", ".join("/".join(each) for each in services.policies)
+    shown = f"\n  shadow    {', '.join('/'.join(each) for each in shadow)}: shown, told to nobody" if shadow else ""
     return f"""\
 vram-scaler {__version__} {told}
 
   KEDA      {grpc_address} (gRPC, plaintext)
-  HTTP      http://{http_address}/
-  planned   {known or "each ScaledObject from KEDA's first call on"}
+  HTTP      http://{http_address}/ (the status page, in a browser)
+  planned   {known or "each ScaledObject from KEDA's first call on"}{shown}
 
 Ask it, in another terminal:
   {command} explain {namespace}/{name}{at}

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
-from scaler.decision import FleetPlan
+from scaler.decision import Decision, FleetPlan
+from scaler.planning.memory import Memory
+from scaler.policy import FleetPolicy, ServiceKey, ServicePolicy
 from scaler.serving.clock import Clock
+from scaler.snapshot import Snapshot
 
 
 class NoPlan(Exception):
@@ -14,11 +18,40 @@ class NoPlan(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Grounds:
+    """What a plan was made from; the status page shows of it what no decision tells: each card, and what is promised.
+
+    `shadows` are the services that nobody is told of, `asked_shadows` those of them that KEDA asks about none the less.
+    """
+
+    snapshot: Snapshot
+    fleet: FleetPolicy
+    memory: Memory
+    shadows: Mapping[ServiceKey, ServicePolicy] = field(default_factory=dict)
+    asked_shadows: Sequence[ServiceKey] = ()
+
+    def policy(self, key: ServiceKey) -> ServicePolicy | None:
+        """What a service asks for, a shadow included."""
+        return self.fleet.services.get(key) or self.shadows.get(key)
+
+
+@dataclass(frozen=True, slots=True)
 class Epoch:
-    """A plan, and when (Clock.elapsed_s) the reading began that it was made from."""
+    """A plan, when (Clock.elapsed_s) the reading began that it was made from, and what KEDA is not told of: `shadow`,
+    the decisions of the services that nobody acts on."""
 
     plan: FleetPlan
     begun_s: float
+    grounds: Grounds | None = None
+    shadow: Mapping[ServiceKey, Decision] = field(default_factory=dict)
+
+    def decision(self, key: ServiceKey) -> Decision | None:
+        """The decision of a service, a shadow's included."""
+        return self.plan.decisions.get(key) or self.shadow.get(key)
+
+    def decisions(self) -> dict[ServiceKey, Decision]:
+        """All decisions by name, the shadows' included."""
+        return dict(sorted({**self.shadow, **self.plan.decisions}.items()))
 
 
 class Board:
@@ -44,6 +77,11 @@ class Board:
         """The newest plan, however old."""
         return self._epoch.plan if self._epoch is not None else None
 
+    @property
+    def newest_epoch(self) -> Epoch | None:
+        """The newest plan with all that is known about it, however old."""
+        return self._epoch
+
     def age_s(self) -> float | None:
         """Age of the newest plan's readings in seconds; None before the first plan."""
         if self._epoch is None:
@@ -52,7 +90,11 @@ class Board:
         return max(by_wall_s, self._clock.elapsed_s() - self._epoch.begun_s)
 
     def in_force(self) -> FleetPlan:
-        """The plan to answer from.
+        """The plan to answer KEDA from; raises NoPlan, as `epoch_in_force` does."""
+        return self.epoch_in_force().plan
+
+    def epoch_in_force(self) -> Epoch:
+        """The plan in force with all that is known about it, for people.
 
         Raises:
             NoPlan: before the first plan, and from the moment that the newest is `stale_after_s` old.
@@ -63,7 +105,7 @@ class Board:
         if age_s >= self._stale_after_s:
             why = f": {self.trouble}" if self.trouble else ""
             raise NoPlan(f"stale: the newest plan is {age_s:.0f} s old, the limit is {self._stale_after_s:g} s{why}")
-        return epoch.plan
+        return epoch
 
     def fault(self) -> str | None:
         """Why there is no answer now, in one line; None when ready."""
@@ -75,9 +117,10 @@ class Board:
             return str(fault)
         return None
 
-    def publish(self, plan: FleetPlan, begun_s: float) -> None:
-        """Puts a plan in force and wakes the streams."""
-        self._epoch = Epoch(plan, begun_s)
+    def publish(self, plan: FleetPlan, begun_s: float, grounds: Grounds | None = None) -> None:
+        """Puts a plan in force and wakes the streams. The shadows' decisions stay as they were until `cast`."""
+        shadow = self._epoch.shadow if self._epoch is not None else {}
+        self._epoch = Epoch(plan, begun_s, grounds, shadow)
         self.vetoed_since_s = {
             name: min(pool.vetoed_since_s, self.vetoed_since_s.get(name, pool.vetoed_since_s))
             for name, pool in plan.pools.items()
@@ -85,6 +128,11 @@ class Board:
         }
         self.trouble = ""
         self._wake()
+
+    def cast(self, shadow: Mapping[ServiceKey, Decision]) -> None:
+        """Puts the shadows' decisions beside the plan in force. Nobody is woken: nobody acts on them."""
+        if self._epoch is not None:
+            self._epoch = replace(self._epoch, shadow=shadow)
 
     def close(self) -> None:
         """Ends the streams; the unary calls go on answering until the server stops."""

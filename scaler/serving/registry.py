@@ -30,6 +30,8 @@ class ScaledObject:
 class Registry:
     """All ScaledObjects to plan for. Not for threads: the event loop's alone.
 
+    `kept` are planned for from the start, as if KEDA had asked; `shadow` are shown and told to nobody, until KEDA asks.
+
     Attributes:
         refused_total: asked about, but not taken in because `most` are known already.
     """
@@ -38,6 +40,7 @@ class Registry:
         self,
         operator: OperatorPolicy,
         kept: Mapping[ServiceKey, ServicePolicy] | None = None,
+        shadow: Mapping[ServiceKey, ServicePolicy] | None = None,
         most: int = MOST_SCALED_OBJECTS,
         steady_s: Callable[[], float] = time.monotonic,
         settle_s: float | None = None,
@@ -48,6 +51,7 @@ class Registry:
         self._known: dict[tuple[str, str], ScaledObject] = {
             key: ScaledObject(key, None, policy, "", None) for key, policy in (kept or {}).items()
         }
+        self._shadow = dict(shadow or {})
         self.refused_total = 0
 
     def __len__(self) -> int:
@@ -96,6 +100,18 @@ class Registry:
         if gone and all(each.asked_s is None for each in self._known.values()):
             self._first_asked_s = None  # KEDA asks another instance now
         return {each.key: each.policy for each in self._known.values() if each.policy is not None}
+
+    def shadows(self) -> dict[ServiceKey, ServicePolicy]:
+        """What to plan for while nobody acts on it: the services listed for that, less those that KEDA asks about.
+
+        KEDA asks for a ScaledObject that somebody applied, and an HPA acts on the answer. To refuse it for an entry
+        that was left in a file would freeze the service; so it is answered, by the metadata that KEDA sends.
+        """
+        return {key: policy for key, policy in self._shadow.items() if key not in self._known}
+
+    def asked_shadows(self) -> list[ServiceKey]:
+        """The services listed as shadows that KEDA asks about none the less."""
+        return sorted(key for key in self._shadow if key in self._known)
 
     def _meet(self, namespace: str, name: str, metadata: dict[str, str]) -> ScaledObject:
         key = ServiceKey(namespace, name)

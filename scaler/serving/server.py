@@ -26,6 +26,7 @@ from scaler.serving.board import Board
 from scaler.serving.clock import Clock, Playback, WallClock
 from scaler.serving.history import Planner
 from scaler.serving.loop import TickLoop
+from scaler.serving.pages import Pages
 from scaler.serving.registry import Registry
 from scaler.serving.servicer import Servicer
 from scaler.serving.status import status_app
@@ -77,6 +78,7 @@ class Service:
         http_address: Address,
         clock: Clock | None = None,
         kept: Mapping[ServiceKey, ServicePolicy] | None = None,
+        shadow: Mapping[ServiceKey, ServicePolicy] | None = None,
         planner: Planner = plan,
     ) -> None:
         self.grpc_address, self.http_address = grpc_address, http_address
@@ -84,13 +86,16 @@ class Service:
         self.board = Board(clock, operator.timing.stale_after_s)
         # What is played has no other instance that could have promised anything.
         settle_s = 0.0 if isinstance(clock, Playback) else None
-        self.registry = Registry(operator, kept, settle_s=settle_s)
+        self.registry = Registry(operator, kept, shadow, settle_s=settle_s)
         self.loop = TickLoop(source, operator, self.registry, self.board, clock, planner)
         self.servicer = Servicer(self.registry, self.board)
         queries = (lambda: source.stats) if isinstance(source, PrometheusSource) else dict
-        telemetry = Telemetry(self.board, self.registry, self.servicer, self.loop.stats, clock, queries)
+        telemetry = Telemetry(
+            self.board, self.registry, self.servicer, self.loop.stats, clock, self.loop.shadows, queries
+        )
+        pages = Pages(self.board, self.loop.hour, self.loop.shadows)
         self._http = web.AppRunner(
-            status_app(self.board, telemetry, self._is_alive), access_log=None, shutdown_timeout=DRAIN_S
+            status_app(self.board, telemetry, pages, self._is_alive), access_log=None, shutdown_timeout=DRAIN_S
         )
         self._grpc = aio.server(options=_CHANNEL_OPTIONS, maximum_concurrent_rpcs=MOST_CALLS_AT_ONCE)
         self._health = HealthServicer()
@@ -204,6 +209,7 @@ async def serve(
     http_address: Address,
     clock: Clock | None = None,
     kept: Mapping[ServiceKey, ServicePolicy] | None = None,
+    shadow: Mapping[ServiceKey, ServicePolicy] | None = None,
     listening: Callable[[Address, Address], None] | None = None,
 ) -> None:
     """Serves until SIGTERM or SIGINT, then drains. `listening` is told the two addresses once both are bound.
@@ -212,7 +218,9 @@ async def serve(
         CannotListen: if an address cannot be bound.
     """
     sys.setswitchinterval(_SWITCH_S)
-    service = Service(source, operator, grpc_address=grpc_address, http_address=http_address, clock=clock, kept=kept)
+    service = Service(
+        source, operator, grpc_address=grpc_address, http_address=http_address, clock=clock, kept=kept, shadow=shadow
+    )
     ended = asyncio.Event()
     async with running(service):
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -14,15 +14,18 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from prometheus_client.exposition import choose_encoder
 
-from scaler.decision import Decision, FleetPlan
+from scaler.decision import Decision
 from scaler.policy import ServiceKey
-from scaler.serving.board import Board, NoPlan
+from scaler.serving.board import Board, Epoch, NoPlan
+from scaler.serving.pages import Html, Pages
 from scaler.serving.telemetry import Telemetry
 
 log = structlog.get_logger(__name__)
 
 INDEX = """keda-vram-scaler: how many replicas KEDA is told, and why
 
+/                                 the status page, for browsers
+/services/{namespace}/{name}      a service's page: its decision, each step, its last hour
 /v1/decisions                     the decisions in force, one JSON object a line
 /v1/decisions/{namespace}/{name}  one of them
 /metrics                          telemetry, Prometheus exposition
@@ -31,11 +34,42 @@ INDEX = """keda-vram-scaler: how many replicas KEDA is told, and why
 """
 
 
-def status_app(board: Board, telemetry: Telemetry, is_alive: Callable[[], bool]) -> web.Application:
+KEDA_IS_TOLD = "Until then KEDA is told UNAVAILABLE with this reason, and every HPA keeps the replicas that it has."
+
+
+def status_app(board: Board, telemetry: Telemetry, pages: Pages, is_alive: Callable[[], bool]) -> web.Application:
     """The paths of `INDEX`. Long texts are made in a thread: a scrape must not hold up KEDA's calls."""
 
-    async def index(_: web.Request) -> web.Response:
-        return web.Response(text=INDEX)
+    def html(request: web.Request, page: Html, status: int = 200) -> web.Response:
+        headers = {**pages.headers, "ETag": f'"{page.etag}"'}
+        if any(page.etag == each.value for each in request.if_none_match or ()):
+            return web.Response(status=304, headers=headers)
+        response = web.Response(
+            body=page.body, status=status, content_type="text/html", charset="utf-8", headers=headers
+        )
+        response.enable_compression()
+        return response
+
+    async def index(request: web.Request) -> web.Response:
+        if not _is_browser(request):
+            return web.Response(text=INDEX, headers={"Vary": "Accept"})
+        try:
+            epoch = board.epoch_in_force()
+        except NoPlan as fault:
+            return html(request, await pages.fault("Not ready", str(fault), KEDA_IS_TOLD), 503)
+        return html(request, await pages.overview(epoch))
+
+    async def service(request: web.Request) -> web.Response:
+        key = ServiceKey(request.match_info["namespace"], request.match_info["name"])
+        try:
+            epoch = board.epoch_in_force()
+        except NoPlan as fault:
+            return html(request, await pages.fault("Not ready", str(fault), KEDA_IS_TOLD), 503)
+        page = await pages.service(epoch, key)
+        if page is None:
+            text = f"no decision for {'/'.join(key)}: {_known(epoch, key)}"
+            return html(request, await pages.fault("Not known", text, ""), 404)
+        return html(request, page)
 
     async def livez(_: web.Request) -> web.Response:
         return web.Response(text="ok\n") if is_alive() else web.Response(status=503, text="the tick loop has ended\n")
@@ -51,24 +85,25 @@ def status_app(board: Board, telemetry: Telemetry, is_alive: Callable[[], bool])
 
     async def decisions(_: web.Request) -> web.Response:
         try:
-            plan = board.in_force()
+            epoch = board.epoch_in_force()
         except NoPlan as fault:
             return _error(503, str(fault))
-        return web.Response(text=await asyncio.to_thread(_lines, plan), content_type="application/x-ndjson")
+        return web.Response(text=await asyncio.to_thread(_lines, epoch), content_type="application/x-ndjson")
 
     async def one(request: web.Request) -> web.Response:
         key = ServiceKey(request.match_info["namespace"], request.match_info["name"])
         try:
-            plan = board.in_force()
+            epoch = board.epoch_in_force()
         except NoPlan as fault:
             return _error(503, str(fault))
-        decision = plan.decisions.get(key)
+        decision = epoch.decision(key)
         if decision is None:
-            return _error(404, f"no decision for {'/'.join(key)}: {_known(plan, key)}")
-        return web.Response(text=_line(decision), content_type="application/json")
+            return _error(404, f"no decision for {'/'.join(key)}: {_known(epoch, key)}")
+        return web.Response(text=_line(decision, epoch), content_type="application/json")
 
     app = web.Application(middlewares=[_faults_as_text])
     app.router.add_get("/", index)
+    app.router.add_get("/services/{namespace}/{name}", service)
     app.router.add_get("/livez", livez)
     app.router.add_get("/readyz", readyz)
     app.router.add_get("/metrics", metrics)
@@ -77,12 +112,19 @@ def status_app(board: Board, telemetry: Telemetry, is_alive: Callable[[], bool])
     return app
 
 
-def _lines(plan: FleetPlan) -> str:
-    return "".join(_line(decision) for _, decision in sorted(plan.decisions.items()))
+def _is_browser(request: web.Request) -> bool:
+    """Whether HTML is asked for by name: curl and probes take anything, and get text."""
+    return "text/html" in request.headers.get("Accept", "").lower()
 
 
-def _line(decision: Decision) -> str:
-    return json.dumps(_finite(decision.as_json()), allow_nan=False) + "\n"
+def _lines(epoch: Epoch) -> str:
+    return "".join(_line(decision, epoch) for decision in epoch.decisions().values())
+
+
+def _line(decision: Decision, epoch: Epoch) -> str:
+    """The contract's object; a shadow's says that it is one."""
+    mark = {} if decision.key in epoch.plan.decisions else {"shadow": True}
+    return json.dumps(_finite({**decision.as_json(), **mark}), allow_nan=False) + "\n"
 
 
 def _finite(value: Any) -> Any:
@@ -94,9 +136,9 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _known(plan: FleetPlan, key: ServiceKey) -> str:
+def _known(epoch: Epoch, key: ServiceKey) -> str:
     """At most five near misses of the same namespace and how many are known there: other namespaces are others'."""
-    names = sorted(known.name for known in plan.decisions if known.namespace == key.namespace)
+    names = sorted(known.name for known in epoch.decisions() if known.namespace == key.namespace)
     if not names:
         return f"no ScaledObject is known in {key.namespace}; KEDA's first call makes one known"
     near = ", ".join(difflib.get_close_matches(key.name, names, n=5, cutoff=0.5))

@@ -10,15 +10,18 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from scaler import __version__
-from scaler.decision import FleetPlan
+from scaler.decision import Decision, FleetPlan
+from scaler.policy import ServiceKey
 from scaler.serving.board import Board
 from scaler.serving.clock import Clock
 from scaler.serving.loop import LoopStats
 from scaler.serving.registry import Registry
 from scaler.serving.servicer import Servicer
+from scaler.serving.shadow import ShadowBook, agreement
 from scaler.sources.query_client import QueryStats
 
 _SERVICE = ("namespace", "name", "pool")
+_VERDICT = ("verdict", "reason")
 
 
 class Telemetry(Collector):
@@ -31,8 +34,10 @@ class Telemetry(Collector):
         servicer: Servicer,
         stats: LoopStats,
         clock: Clock,
+        shadows: ShadowBook,
         queries: Callable[[], Mapping[str, QueryStats]] = dict,
     ) -> None:
+        self._shadows = shadows
         self._board, self._registry, self._servicer = board, registry, servicer
         self._stats, self._clock, self._queries = stats, clock, queries
         self.exposition = CollectorRegistry()
@@ -44,7 +49,7 @@ class Telemetry(Collector):
         return []
 
     def collect(self) -> Iterable[Metric]:
-        plan = self._board.newest
+        epoch = self._board.newest_epoch
         yield InfoMetricFamily("vram_scaler_build", "Version of the scaler.", {"version": __version__})
         yield _gauge(
             "ready", "1 while answers are given: fresh metrics are in and a plan was made.", self._board.fault() is None
@@ -52,9 +57,11 @@ class Telemetry(Collector):
         yield _gauge("plan_age_seconds", "Age of the readings behind the newest plan.", self._board.age_s())
         yield from self._loop()
         yield from self._calls()
-        if plan is not None:
-            yield from _services(plan)
-            yield from _pools(plan, self._board.vetoed_since_s)
+        if epoch is not None:
+            yield from _services(epoch.plan)
+            yield from _pools(epoch.plan, self._board.vetoed_since_s)
+            if epoch.shadow or self._stats.shadow_plan_failures_total:
+                yield from self._shadow(epoch.shadow)
 
     def _loop(self) -> Iterable[Metric]:
         stats, last_s = self._stats, self._stats.last_read_elapsed_s
@@ -88,6 +95,48 @@ class Telemetry(Collector):
         )
         yield _counter("clock_steps", "Times that the wall clock stepped back.", stats.clock_steps_total)
 
+    def _shadow(self, decisions: Mapping[ServiceKey, Decision]) -> Iterable[Metric]:
+        """Families of their own: sums and alerts over `vram_scaler_service_*` are about what KEDA is told."""
+        demand = _family("shadow_demand_replicas", "Replicas that a shadow's own fresh load needs.", _SERVICE)
+        granted = _family("shadow_granted_replicas", "Replicas that KEDA would be told; nobody is.", _SERVICE)
+        replicas = _family("shadow_replicas", "spec.replicas of a shadow as read: what its HPA wants.", _SERVICE)
+        verdict = _family(
+            "shadow_verdict", "1 for the verdict that would be in force, with its reason.", (*_SERVICE, *_VERDICT)
+        )
+        agrees = _family(
+            "shadow_agreement", "1 while a shadow's grant equals its spec.replicas, 0 while it does not.", _SERVICE
+        )
+        ticks = CounterMetricFamily(
+            "vram_scaler_shadow_ticks",
+            "Ticks by what a shadow's grant is beside its spec.replicas: agrees, more, fewer or unknown.",
+            labels=(*_SERVICE, "outcome"),
+        )
+        scale_ups = CounterMetricFamily(
+            "vram_scaler_shadow_scale_ups",
+            "Scale-ups that somebody else made of a shadow, by what we would have said: granted, withheld or unknown.",
+            labels=(*_SERVICE, "outcome"),
+        )
+        for key, decision in decisions.items():
+            labels = (*key, decision.pool)
+            _add_replicas(decision, labels, demand, granted, replicas)
+            verdict.add_metric((*labels, *_verdict(decision)), 1)
+            outcome = agreement(decision)
+            if outcome != "unknown":
+                agrees.add_metric(labels, outcome == "agrees")
+            account = self._shadows.accounts.get(key)
+            for family, counts in () if account is None else ((ticks, account.ticks), (scale_ups, account.scale_ups)):
+                for name, count in sorted(counts.items()):
+                    family.add_metric((*labels, name), count)
+        yield from (demand, granted, replicas, verdict, agrees, ticks, scale_ups)
+        yield _gauge(
+            "shadow_plan_duration_seconds",
+            "Time that the shadows' newest plan took.",
+            self._stats.shadow_plan_duration_s,
+        )
+        yield _counter(
+            "shadow_plan_failures", "Plans for shadows that failed as a whole.", self._stats.shadow_plan_failures_total
+        )
+
     def _calls(self) -> Iterable[Metric]:
         calls = CounterMetricFamily("vram_scaler_rpcs", "Calls that ended, by status code.", labels=("method", "code"))
         for (method, code), count in sorted(self._servicer.calls_total.items()):
@@ -109,18 +158,26 @@ def _services(plan: FleetPlan) -> Iterable[Metric]:
     replicas = _family("service_replicas", "spec.replicas as read.", _SERVICE)
     active = _family("service_active", "1 while there is demand that may be served.", _SERVICE)
     verdict = _family(
-        "service_verdict", "1 for the verdict in force, with the reason that binds.", (*_SERVICE, "verdict", "reason")
+        "service_verdict", "1 for the verdict in force, with the reason that binds.", (*_SERVICE, *_VERDICT)
     )
     for decision in plan.decisions.values():
         labels = (*decision.key, decision.pool)
-        for family, value in ((demand, decision.demand), (granted, decision.granted), (replicas, decision.replicas)):
-            if value is not None:
-                family.add_metric(labels, value)
+        _add_replicas(decision, labels, demand, granted, replicas)
         if decision.granted is not None:
             active.add_metric(labels, decision.active)
-        reason = str(decision.reasons[0]) if decision.reasons else ""
-        verdict.add_metric((*labels, str(decision.verdict), reason), 1)
+        verdict.add_metric((*labels, *_verdict(decision)), 1)
     return demand, granted, replicas, active, verdict
+
+
+def _add_replicas(decision: Decision, labels: tuple[str, ...], *families: GaugeMetricFamily) -> None:
+    """Demand, granted and replicas, in that order, as far as they are known."""
+    for family, value in zip(families, (decision.demand, decision.granted, decision.replicas), strict=True):
+        if value is not None:
+            family.add_metric(labels, value)
+
+
+def _verdict(decision: Decision) -> tuple[str, str]:
+    return str(decision.verdict), str(decision.reasons[0]) if decision.reasons else ""
 
 
 def _pools(plan: FleetPlan, vetoed_since_s: Mapping[str, float]) -> Iterable[Metric]:

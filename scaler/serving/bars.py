@@ -1,0 +1,145 @@
+"""A pool's cards as bars: what is used, what is promised, what is free, and where the watermarks are.
+
+The plan's own figures, put together for people when somebody looks: nothing here decides.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from scaler.planning.cards import cards_by_pool, level_bytes, slots_of
+from scaler.planning.footprints import Footprints, footprints_of
+from scaler.planning.promises import promised, told_less
+from scaler.planning.supply import supply
+from scaler.policy import PoolPolicy
+from scaler.serving.board import Grounds
+from scaler.signals.footprint import card_class
+from scaler.signals.freshness import free_bytes
+from scaler.snapshot import CardKey, CardReading, WorkloadKey
+
+
+class CardBar(NamedTuple):
+    """One card, in bytes; None is unknown.
+
+    Attributes:
+        promised_bytes: the most that replicas which are granted and not yet resident may take of it: those that start
+            on it, and of those that may land anywhere the largest, as many as it has free slots.
+        low_bytes / high_bytes: the pool's watermarks on this card; None also where a card has one place only, since
+            there is nobody else on it whom they could protect.
+    """
+
+    key: CardKey
+    card: CardReading
+    free_bytes: float | None
+    total_bytes: float | None
+    promised_bytes: float
+    low_bytes: float | None
+    high_bytes: float | None
+    slots: int | None
+    open_slots: int | None
+
+    @property
+    def margin_bytes(self) -> float:
+        """Free VRAM above the low watermark, less what is promised; minus infinity where it cannot be seen."""
+        if self.free_bytes is None:
+            return -math.inf
+        return self.free_bytes - (self.low_bytes or 0.0) - self.promised_bytes
+
+
+class Underway(NamedTuple):
+    """Replicas on their way: pods that have started and are not resident yet, and those that KEDA was told of and that
+    have not shown."""
+
+    starting: Mapping[WorkloadKey, int]
+    told: Mapping[WorkloadKey, int]
+
+
+class PoolBars(NamedTuple):
+    """A pool's cards, the tightest first and unseen ones before them; what is on its way to them."""
+
+    bars: list[CardBar]
+    underway: Underway
+
+
+def pool_bars(grounds: Grounds) -> dict[str, PoolBars]:
+    """The bars of every pool."""
+    snapshot, fleet, memory = grounds.snapshot, grounds.fleet, grounds.memory
+    cards = cards_by_pool(snapshot.cards, fleet.operator)
+    found = {}
+    for pool in fleet.operator.pools:
+        footprints = footprints_of(pool, cards[pool.name], fleet.in_pool(pool.name), snapshot, memory)
+        on_cards = {workload for _, card in cards[pool.name] for workload in card.pods}
+        underway = _underway(grounds, pool, on_cards)
+        stale_after_s = fleet.operator.timing.stale_after_s
+        bars = [_bar(key, card, pool, footprints, underway, stale_after_s) for key, card in cards[pool.name]]
+        found[pool.name] = PoolBars(sorted(bars, key=lambda bar: (bar.margin_bytes, bar.key)), underway)
+    return found
+
+
+def _underway(grounds: Grounds, pool: PoolPolicy, on_cards: set[WorkloadKey]) -> Underway:
+    snapshot, memory = grounds.snapshot, grounds.memory
+    services = grounds.fleet.in_pool(pool.name)
+    ours = on_cards | {service.workload(key) for key, service in services.items()}
+    starting: dict[WorkloadKey, int] = {}
+    told: dict[WorkloadKey, int] = {}
+    for workload in sorted(ours & memory.workloads.keys()):
+        past = memory.workloads[workload]
+        if count := supply(past.counts, snapshot.taken_at_s).starting:
+            starting[workload] = count
+    for key, made in memory.promises.items():
+        service = services.get(key)
+        reading = snapshot.workloads.get(service.workload(key)) if service is not None else None
+        if service is None or reading is None or reading.spec_replicas is None:
+            continue
+        replicas = reading.spec_replicas
+        if more := promised(made, told_less(made, replicas, -math.inf)):
+            told[service.workload(key)] = more
+    return Underway(starting, told)
+
+
+def _bar(
+    key: CardKey,
+    card: CardReading,
+    pool: PoolPolicy,
+    footprints: Footprints,
+    underway: Underway,
+    stale_after_s: float,
+) -> CardBar:
+    slots = slots_of(card, pool)
+    open_slots = None if slots is None else max(0, slots - sum(card.pods.values()))
+    is_alone = slots == 1
+    return CardBar(
+        key=key,
+        card=card,
+        free_bytes=free_bytes(card, stale_after_s),
+        total_bytes=card.total_bytes,
+        promised_bytes=_promised_bytes(card, footprints, underway, open_slots),
+        low_bytes=None if is_alone else level_bytes(pool.low_watermark, card),
+        high_bytes=None if is_alone else level_bytes(pool.high_watermark, card),
+        slots=slots,
+        open_slots=open_slots,
+    )
+
+
+def _promised_bytes(card: CardReading, footprints: Footprints, underway: Underway, open_slots: int | None) -> float:
+    kind = card_class(card.model, card.total_bytes)
+    here, anywhere = 0.0, list[float]()
+    for workload, starting in underway.starting.items():
+        each, pods = footprints.expected(workload, kind).held_bytes, min(starting, card.pods.get(workload, 0))
+        held = card.held.get(workload)
+        yet = each * pods
+        if held is not None:  # what they hold already is used, and no longer promised
+            yet = min(yet, max(0.0, each * card.pods.get(workload, 0) - held.total_bytes))
+        here += yet
+        anywhere += [each] * (starting - pods)
+    for workload, told in underway.told.items():
+        anywhere += [footprints.of(workload, kind).held_bytes] * told
+    return here + sum(sorted(anywhere, reverse=True)[:open_slots])
+
+
+def sits_on(bars: Mapping[str, PoolBars], workload: WorkloadKey) -> Iterator[CardBar]:
+    """The cards that name a Deployment's pods."""
+    for pool in bars.values():
+        yield from (bar for bar in pool.bars if workload in bar.card.pods or workload in bar.card.held)
