@@ -127,7 +127,7 @@ def _shadow_policies(files: tuple[str, ...], settings: Settings, services: Servi
         found[key] = policy
     for key in found:
         if key in services.policies:
-            raise BadPolicy(f"{'/'.join(key)}: a shadow, and of -f too; it takes one of them")
+            raise BadPolicy(f"{'/'.join(key)}: a shadow, and planned for by -f as well; it takes one of them")
     return found
 
 

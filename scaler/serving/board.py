@@ -61,6 +61,7 @@ class Board:
         next_change: set at the next plan, or when the board closes; a new one then takes its place.
         vetoed_since_s: since when each pool's veto has stood, as far as this instance has seen; a plan by itself looks
             back no further than watermarkWindow.
+        vetoed_longer: the pools whose veto stood already at the first moment that this instance looked back to.
         trouble: why the newest tick brought no plan, in one line; "" while all is well.
     """
 
@@ -69,6 +70,7 @@ class Board:
         self._epoch: Epoch | None = None
         self.next_change = asyncio.Event()
         self.vetoed_since_s: dict[str, float] = {}
+        self.vetoed_longer: set[str] = set()
         self.trouble = "the first reading is under way"
         self.is_closing = False
 
@@ -121,6 +123,15 @@ class Board:
         """Puts a plan in force and wakes the streams. The shadows' decisions stay as they were until `cast`."""
         shadow = self._epoch.shadow if self._epoch is not None else {}
         self._epoch = Epoch(plan, begun_s, grounds, shadow)
+        first_s = {} if grounds is None else {name: past[0].time_s for name, past in grounds.memory.pools.items()}
+        self.vetoed_longer = {
+            name
+            for name, pool in plan.pools.items()
+            if pool.vetoed
+            and (
+                name in self.vetoed_longer if name in self.vetoed_since_s else pool.vetoed_since_s == first_s.get(name)
+            )
+        }
         self.vetoed_since_s = {
             name: min(pool.vetoed_since_s, self.vetoed_since_s.get(name, pool.vetoed_since_s))
             for name, pool in plan.pools.items()

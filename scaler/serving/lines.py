@@ -47,13 +47,21 @@ def service_chart(hour: ServiceHour) -> Chart:
 
 def pool_chart(hour: PoolHour, low_bytes: float | None, words: Callable[[float], str]) -> Chart:
     """Free VRAM and the low watermark of now; marked where no scale-up passed."""
-    top = max([value for value in (*hour.free_bytes, low_bytes) if value is not None], default=0.0) or 1.0
+    seen = [value for value in hour.free_bytes if value is not None]
+    top = max([*seen, 2 * (low_bytes or 0.0)]) or 1.0  # the watermark is never the picture's edge
     lines = [Line("free", steps_path(hour.free_bytes, top))]
     if low_bytes is not None:
         lines.append(Line("low", steps_path([low_bytes] * len(hour.free_bytes), top)))
     minutes = sum(hour.barred) * hour.step_s / 60
     text = f"free VRAM {_span(hour.free_bytes, words)}; no scale-up for {minutes:.0f} min of it"
     return _chart(len(hour.barred), top, tuple(lines), hour.barred, text, hour.end_s, hour.step_s)
+
+
+def across(free: Sequence[float | None], low: Sequence[float | None], text: str) -> Chart:
+    """Free VRAM and the low watermark of one card after the other; no time in it."""
+    top = max((value for line in (free, low) for value in line if value is not None), default=0.0) or 1.0
+    lines = (Line("free", steps_path(free, top)), Line("low", steps_path(low, top)))
+    return Chart(max(1, len(free)), top, lines, (), text, 0.0, 0.0)
 
 
 def steps_path(values: Sequence[float | None], top: float) -> str:

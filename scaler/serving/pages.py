@@ -11,7 +11,9 @@ import asyncio
 import base64
 import hashlib
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -21,7 +23,7 @@ from scaler.serving.board import Board, Epoch
 from scaler.serving.hour import LastHour
 from scaler.serving.lines import HEIGHT
 from scaler.serving.shadow import ShadowBook
-from scaler.serving.view import overview, service_page
+from scaler.serving.view import Since, clock, overview, service_page
 
 MOST_KEPT = 64  # pages of one plan; the next plan empties the store
 
@@ -49,14 +51,15 @@ class Pages:
             trim_blocks=True,
             lstrip_blocks=True,
         )
+        self._environment.filters |= {"clock": clock, "segment": partial(quote, safe="")}
         style, script = (self._source(name) for name in ("page.css", "page.js"))
         self._shared = {
             "style": style,
             "script": script,
             "version": __version__,
-            "refresh_s": f"{refresh_s:g}",
             "line_height": HEIGHT,
         }
+        self.renew_every(refresh_s)
         policy = (
             "default-src 'none'",
             f"style-src {_hash(style)}",
@@ -78,28 +81,36 @@ class Pages:
         self._of: Epoch | None = None
         self._kept: dict[ServiceKey | None, Html] = {}
 
+    def renew_every(self, refresh_s: float) -> None:
+        """How often an open page asks for a newer one; pages that are made already stay as they are."""
+        self._shared["refresh_s"] = f"{refresh_s:g}"
+
     async def overview(self, epoch: Epoch) -> Html:
         """All pools and services."""
-        since_s = dict(self._board.vetoed_since_s)
+        vetoed = self._vetoed()
         return await self._once(
-            epoch, None, lambda: self._render("overview.html", page=overview(epoch, self._hour, since_s))
+            epoch, None, lambda: self._render("overview.html", page=overview(epoch, self._hour, vetoed))
         )
 
     async def service(self, epoch: Epoch, key: ServiceKey) -> Html | None:
         """One service; None where the plan has no decision for it."""
-        decision, since_s = epoch.decision(key), dict(self._board.vetoed_since_s)
+        decision, vetoed = epoch.decision(key), self._vetoed()
         if decision is None:
             return None
         account = self._shadows.accounts.get(key)
         return await self._once(
             epoch,
             key,
-            lambda: self._render("service.html", page=service_page(epoch, decision, self._hour, since_s, account)),
+            lambda: self._render("service.html", page=service_page(epoch, decision, self._hour, vetoed, account)),
         )
 
     async def fault(self, title: str, text: str, says: str) -> Html:
         """A page in place of one that cannot be shown, and why."""
         return await asyncio.to_thread(self._render, "fault.html", title=title, text=text, says=says)
+
+    def _vetoed(self) -> dict[str, Since]:
+        board = self._board
+        return {name: Since(since_s, name in board.vetoed_longer) for name, since_s in board.vetoed_since_s.items()}
 
     async def _once(self, epoch: Epoch, key: ServiceKey | None, make: Callable[[], Html]) -> Html:
         """One page is made at a time, for however many readers."""

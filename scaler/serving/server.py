@@ -93,9 +93,11 @@ class Service:
         telemetry = Telemetry(
             self.board, self.registry, self.servicer, self.loop.stats, clock, self.loop.shadows, queries
         )
-        pages = Pages(self.board, self.loop.hour, self.loop.shadows)
+        # A plan is 15 s old at most when it is seen; of a recording that is played, a quarter of an hour passes in 7 s.
+        refresh_s = 2.0 if isinstance(clock, Playback) else min(max(operator.timing.tick_s, 5.0), 30.0)
+        self.pages = Pages(self.board, self.loop.hour, self.loop.shadows, refresh_s)
         self._http = web.AppRunner(
-            status_app(self.board, telemetry, pages, self._is_alive), access_log=None, shutdown_timeout=DRAIN_S
+            status_app(self.board, telemetry, self.pages, self._is_alive), access_log=None, shutdown_timeout=DRAIN_S
         )
         self._grpc = aio.server(options=_CHANNEL_OPTIONS, maximum_concurrent_rpcs=MOST_CALLS_AT_ONCE)
         self._health = HealthServicer()

@@ -7,14 +7,14 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from scaler.decision import Decision, PoolState, Verdict
+from scaler.decision import Decision, PoolState, Reason, Verdict
 from scaler.explain import REASON_TEXT, at, headline, quantity
 from scaler.policy import ServiceKey
 from scaler.quantity import format_bytes
 from scaler.serving.bars import CardBar, PoolBars, pool_bars, sits_on
 from scaler.serving.board import Epoch
 from scaler.serving.hour import LastHour
-from scaler.serving.lines import Chart, pool_chart, service_chart
+from scaler.serving.lines import Chart, across, pool_chart, service_chart
 from scaler.serving.shadow import ShadowAccount
 from scaler.snapshot import Problem
 
@@ -22,6 +22,8 @@ from scaler.snapshot import Problem
 OPEN_ROWS = 24
 OPEN_CARDS = 8
 OPEN_PROBLEMS = 5
+MOST_PROBLEMS = 100
+MOST_POINTS = 400
 
 
 class CardRow(NamedTuple):
@@ -40,14 +42,13 @@ class CardRow(NamedTuple):
 
 
 class ServiceRow(NamedTuple):
-    """A service in a line. `reason` and `why` are the first reason's word and its text."""
+    """A service in a line; `reason` is its first reason's word."""
 
     key: ServiceKey
     pool: str
     is_shadow: bool
     verdict: str
     reason: str
-    why: str
     replicas: str
     demand: str
     granted: str
@@ -55,22 +56,25 @@ class ServiceRow(NamedTuple):
 
 
 class Fold(NamedTuple):
-    """Rows of one kind: those that stand open, and those that are folded."""
+    """Rows of one kind: those that stand open, and those that are folded. `reasons` are their first reasons but
+    `demand`, with count and text, the most frequent one first."""
 
     id: str
     title: str
+    reasons: Sequence[tuple[str, int, str]]
     open: Sequence[ServiceRow]
     folded: Sequence[ServiceRow]
 
 
 class PoolPart(NamedTuple):
-    """A pool: its state in a sentence, its free VRAM over the hour, its cards."""
+    """A pool: its state in a sentence, its free VRAM over the hour, and its cards, of many also a `profile`."""
 
     name: str
     tone: str
     sentence: str
     underway: str
     hour: Chart | None
+    profile: Chart | None
     open: Sequence[CardRow]
     folded: Sequence[CardRow]
 
@@ -89,6 +93,7 @@ class Overview(NamedTuple):
     several_pools: bool
     problems: Sequence[Problem]
     more_problems: Sequence[Problem]
+    problems_in_all: int
 
 
 class ServicePage(NamedTuple):
@@ -106,12 +111,19 @@ class ServicePage(NamedTuple):
     shadow: ShadowAccount | None
 
 
-def overview(epoch: Epoch, hour: LastHour, vetoed_since_s: Mapping[str, float]) -> Overview:
+class Since(NamedTuple):
+    """Since when a pool's veto stands (Unix seconds), or longer still: as far back as this instance looked."""
+
+    time_s: float
+    or_longer: bool
+
+
+def overview(epoch: Epoch, hour: LastHour, vetoed: Mapping[str, Since]) -> Overview:
     """All pools and services of an epoch."""
     plan, bars = epoch.plan, pool_bars(epoch.grounds) if epoch.grounds is not None else {}
     decisions = epoch.decisions()
     folds = _folds(epoch, decisions, hour)
-    pools = [_pool(state, bars.get(name), hour, vetoed_since_s.get(name), plan.time_s, OPEN_CARDS)
+    pools = [_pool(state, bars.get(name), hour, vetoed.get(name), plan.time_s, OPEN_CARDS)
              for name, state in plan.pools.items()]  # fmt: skip
     pools.sort(key=lambda each: each.tone != "bad")
     verdict, tone = _in_a_sentence(decisions.values())
@@ -130,7 +142,8 @@ def overview(epoch: Epoch, hour: LastHour, vetoed_since_s: Mapping[str, float]) 
         has_shadows=any(key not in plan.decisions for key in epoch.shadow),
         several_pools=len(plan.pools) > 1,
         problems=problems[:OPEN_PROBLEMS],
-        more_problems=problems[OPEN_PROBLEMS:],
+        more_problems=problems[OPEN_PROBLEMS:MOST_PROBLEMS],
+        problems_in_all=len(problems),
     )
 
 
@@ -138,7 +151,7 @@ def service_page(
     epoch: Epoch,
     decision: Decision,
     hour: LastHour,
-    vetoed_since_s: Mapping[str, float],
+    vetoed: Mapping[str, Since],
     account: ShadowAccount | None,
 ) -> ServicePage:
     """All that is known of one service's decision."""
@@ -157,7 +170,7 @@ def service_page(
         reasons=[(str(word), REASON_TEXT.get(word, "")) for word in decision.reasons],
         without=[step.text for step in decision.steps if step.name in ("without-limit", "with-contention")],
         steps=[(step.name, quantity(step.value, step.unit), step.text) for step in decision.steps],
-        pool=_pool(state, None, hour, vetoed_since_s.get(state.name), epoch.plan.time_s, 0) if state else None,
+        pool=_pool(state, None, hour, vetoed.get(state.name), epoch.plan.time_s, 0) if state else None,
         cards=[_card(bar) for bar in sorted(mine, key=lambda bar: (bar.margin_bytes, bar.key))],
         shadow=account,
     )
@@ -185,6 +198,7 @@ def _folds(epoch: Epoch, decisions: Mapping[ServiceKey, Decision], hour: LastHou
             Fold(
                 id_,
                 title,
+                [(word, count, REASON_TEXT.get(word, "")) for word, count in _reasons(rows) if word != Reason.DEMAND],
                 [_row(each, epoch, hour) for each in opened],
                 [_row(each, epoch, None) for each in rows[len(opened) :]],
             )
@@ -205,7 +219,6 @@ def _row(decision: Decision, epoch: Epoch, hour: LastHour | None) -> ServiceRow:
         is_shadow=decision.key not in epoch.plan.decisions,
         verdict=str(decision.verdict),
         reason=reason,
-        why=REASON_TEXT.get(reason, ""),
         replicas=_count(decision.replicas),
         demand=_count(decision.demand),
         granted=_count(decision.granted),
@@ -224,23 +237,27 @@ def _in_a_sentence(decisions: Collection[Decision]) -> tuple[str, str]:
     of = f"of {len(decisions)} services"
     held = [decision for decision in decisions if decision.verdict in _HELD_BACK]
     silent = [decision for decision in decisions if decision.verdict is Verdict.UNKNOWN]
-    parts = [f"{len(each)} {of} {what} ({_reasons(each)})"
-             for each, what in ((held, "held back"), (silent, "without an answer")) if each]  # fmt: skip
+    parts = [
+        f"{len(each)} {of} {what} ({', '.join(f'{word} {count}' for word, count in _reasons(each))})"
+        for each, what in ((held, "held back"), (silent, "without an answer"))
+        if each
+    ]
     if not parts:
         return f"Every service gets what it needs ({len(decisions)}).", "good"
     return "; ".join(parts) + ".", "bad"
 
 
-def _reasons(decisions: Iterable[Decision]) -> str:
+def _reasons(decisions: Iterable[Decision]) -> list[tuple[str, int]]:
+    """First reasons with how often each is one, the most frequent one first."""
     counts = Counter(str(decision.reasons[0]) for decision in decisions if decision.reasons)
-    return ", ".join(f"{word} {count}" for word, count in sorted(counts.items(), key=lambda each: (-each[1], each[0])))
+    return sorted(counts.items(), key=lambda each: (-each[1], each[0]))
 
 
 def _pool(
     state: PoolState,
     bars: PoolBars | None,
     hour: LastHour,
-    vetoed_since_s: float | None,
+    vetoed: Since | None,
     time_s: float,
     most_open: int,
 ) -> PoolPart:
@@ -252,15 +269,16 @@ def _pool(
     return PoolPart(
         name=state.name,
         tone="bad" if is_barred else "good",
-        sentence=_pool_sentence(state, vetoed_since_s, time_s),
+        sentence=_pool_sentence(state, vetoed, time_s),
         underway=_underway(bars) if bars is not None else "",
         hour=pool_chart(lines, state.low_bytes, format_bytes) if lines is not None else None,
+        profile=_profile(cards) if opened < len(cards) else None,
         open=[_card(bar) for bar in cards[:opened]],
         folded=[_card(bar) for bar in cards[opened:]],
     )
 
 
-def _pool_sentence(state: PoolState, vetoed_since_s: float | None, time_s: float) -> str:
+def _pool_sentence(state: PoolState, vetoed: Since | None, time_s: float) -> str:
     cards = f"{state.cards} card{'' if state.cards == 1 else 's'}"
     if state.free_bytes is None or state.low_bytes is None:
         seen = f"Free VRAM of {cards} cannot be seen"
@@ -272,17 +290,40 @@ def _pool_sentence(state: PoolState, vetoed_since_s: float | None, time_s: float
             f"{format_bytes(state.low_bytes)} ({cards})"
         )
     if state.vetoed:
-        since_s = vetoed_since_s if vetoed_since_s is not None else state.vetoed_since_s
-        since = f" since {at(since_s)} ({span(time_s - since_s)})" if since_s is not None else ""
+        since = ""
+        if vetoed is not None:
+            longer = " or longer" if vetoed.or_longer else ""
+            since = f" since {at(vetoed.time_s)}{longer} ({span(time_s - vetoed.time_s)})"
         return f"No scale-up{since}. {seen}."
     if state.barrier is not None:
         return f"No scale-up: {REASON_TEXT.get(state.barrier, str(state.barrier))}. {seen}."
     return f"{seen}."
 
 
+def _profile(cards: Sequence[CardBar]) -> Chart:
+    """All cards beside each other, the tightest first, by their free VRAM."""
+    shown = sorted((bar for bar in cards if bar.free_bytes is not None), key=lambda bar: bar.free_bytes or 0.0)
+    shown = (
+        [shown[index * len(shown) // MOST_POINTS] for index in range(MOST_POINTS)]
+        if len(shown) > MOST_POINTS
+        else shown
+    )
+    below = sum(
+        bar.free_bytes < bar.low_bytes for bar in cards if bar.free_bytes is not None and bar.low_bytes is not None
+    )
+    unseen = sum(bar.free_bytes is None for bar in cards)
+    text = f"Free VRAM of {len(cards)} cards, the tightest first: {below} below the low watermark, {unseen} not seen"
+    return across([bar.free_bytes for bar in shown], [bar.low_bytes for bar in shown], text)
+
+
 def _underway(bars: PoolBars) -> str:
     starting, told = sum(bars.underway.starting.values()), sum(bars.underway.told.values())
     return f"{starting} starting, {told} granted and not seen yet" if starting or told else ""
+
+
+def clock(time_s: float) -> str:
+    """Unix seconds as the time of day in UTC: 02:30Z."""
+    return f"{at(time_s)[11:16]}Z"
 
 
 def span(seconds: float) -> str:
