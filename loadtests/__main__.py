@@ -10,7 +10,7 @@ from collections.abc import Callable
 from rich.console import Console
 from rich.table import Table
 
-from loadtests import agent, echo, plan
+from loadtests import agent, echo, page, plan
 from loadtests.fleet import METADATA, OPERATOR, SlowPrometheus, name
 from loadtests.keda import CALLS_PER_S, latencies_s, until_known
 from loadtests.servers import CLIENT_CORE, running, silence
@@ -77,6 +77,7 @@ MEASUREMENTS: dict[str, Callable[[], Rows]] = {
     "queries": queries,
     "plan": plan.measure,
     "agent": agent.measure,
+    "page": page.measure,
 }
 
 

@@ -24,8 +24,9 @@ from scaler.serving.board import Board, Epoch, Grounds
 from scaler.serving.hour import LastHour
 from scaler.serving.lines import HEIGHT, steps_path, stretches
 from scaler.serving.pages import Pages
+from scaler.serving.pool_view import span
 from scaler.serving.shadow import ShadowBook
-from scaler.serving.view import OPEN_ROWS, overview, span
+from scaler.serving.view import OPEN_ROWS, overview
 from scaler.snapshot import CardKey, Snapshot, WorkloadKey
 from tests.browser import OpenPage
 from tests.fleet import START_S, TICK_S, asking, card, key, policy, run, snapshot
@@ -94,7 +95,8 @@ def test_a_services_page_says_why_with_every_step(night: Served, open_page: Open
     text = page.text("main")
     for part in (
         "scale-up vetoed (low-vram): stays at 1; demand 2",
-        "without low-vram it would be 2",
+        "without the veto (low-vram): 2 replicas",
+        "What would change it\nVRAM that falls free",
         "Its pods sit on",
     ):
         assert part in text

@@ -22,8 +22,9 @@ from scaler.policy import ServiceKey
 from scaler.serving.board import Board, Epoch
 from scaler.serving.hour import LastHour
 from scaler.serving.lines import HEIGHT
+from scaler.serving.pool_view import Since
 from scaler.serving.shadow import ShadowBook
-from scaler.serving.view import Since, clock, overview, service_page
+from scaler.serving.view import clock, overview, service_page
 
 MOST_KEPT = 64  # pages of one plan; the next plan empties the store
 

@@ -6,7 +6,7 @@ import asyncio
 import difflib
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import structlog
@@ -15,6 +15,7 @@ from aiohttp.typedefs import Handler
 from prometheus_client.exposition import choose_encoder
 
 from scaler.decision import Decision
+from scaler.explain import explanation
 from scaler.policy import ServiceKey
 from scaler.serving.board import Board, Epoch, NoPlan
 from scaler.serving.pages import Html, Pages
@@ -99,7 +100,7 @@ def status_app(board: Board, telemetry: Telemetry, pages: Pages, is_alive: Calla
         decision = epoch.decision(key)
         if decision is None:
             return _error(404, f"no decision for {'/'.join(key)}: {_known(epoch, key)}")
-        return web.Response(text=_line(decision, epoch), content_type="application/json")
+        return web.Response(text=_explained(decision, epoch), content_type="application/json")
 
     app = web.Application(middlewares=[_faults_as_text])
     app.router.add_get("/", index)
@@ -122,9 +123,24 @@ def _lines(epoch: Epoch) -> str:
 
 
 def _line(decision: Decision, epoch: Epoch) -> str:
+    return _json(_marked(decision, epoch))
+
+
+def _explained(decision: Decision, epoch: Epoch) -> str:
+    """One decision, and in words what bound it, what it would have been otherwise, and what would change it."""
+    told = explanation(decision.as_json())
+    words = {"reasons": told.reasons, "without": told.without, "changedBy": told.changed_by}
+    return _json({**_marked(decision, epoch), "explanation": {"headline": told.headline, **words}})
+
+
+def _marked(decision: Decision, epoch: Epoch) -> dict[str, Any]:
     """The contract's object; a shadow's says that it is one."""
     mark = {} if decision.key in epoch.plan.decisions else {"shadow": True}
-    return json.dumps(_finite({**decision.as_json(), **mark}), allow_nan=False) + "\n"
+    return {**decision.as_json(), **mark}
+
+
+def _json(value: Mapping[str, Any]) -> str:
+    return json.dumps(_finite(dict(value)), allow_nan=False) + "\n"
 
 
 def _finite(value: Any) -> Any:
