@@ -14,6 +14,8 @@ from urllib.request import Request, urlopen
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
 
 from scaler.decision import Decision, FleetPlan, PoolState, Reason, Step, Verdict
 from scaler.policy import OperatorPolicy, ServiceKey, ServicePolicy
@@ -28,7 +30,7 @@ from scaler.serving.pool_view import span
 from scaler.serving.shadow import ShadowBook
 from scaler.serving.view import OPEN_ROWS, overview
 from scaler.snapshot import CardKey, Snapshot, WorkloadKey
-from tests.browser import OpenPage
+from tests.browser import OpenPage, Page
 from tests.fleet import START_S, TICK_S, asking, card, key, policy, run, snapshot
 from tests.serving import OUTAGE, FakeSource, ManualClock, decision, fleet_plan, unknown
 from tests.status_fleet import Served, incident, large_fleet, served, small_fleet
@@ -122,28 +124,40 @@ def test_nothing_is_wider_than_the_window(
     assert page.run("return document.documentElement.scrollWidth <= innerWidth")
 
 
+def parts(page: Page, bar: WebElement) -> dict[str, tuple[float, float]]:
+    """Where each part of a bar begins, and how wide it is, in parts of the bar."""
+    full = page.run("return arguments[0].getBoundingClientRect()", bar)
+    found = {}
+    for rect in bar.find_elements(By.CSS_SELECTOR, "rect"):
+        box = page.run("return arguments[0].getBoundingClientRect()", rect)
+        begin, width = (box["left"] - full["left"]) / full["width"], box["width"] / full["width"]
+        found[rect.get_attribute("class") or ""] = (begin, width)
+    return found
+
+
 def test_bars_are_as_wide_as_the_card_is_full(small: Served, open_page: OpenPage) -> None:
     """15 GiB each: 11.25 free is 25 % used, 3 free is 80 % used; watermarks of 10 and 15 % free, counted from the
     right."""
     page = open_page(small.url)
-
-    def parts(bar: Any) -> dict[str, tuple[float, float]]:
-        full = page.run("return arguments[0].getBoundingClientRect()", bar)
-        found = {}
-        for rect in bar.find_elements("css selector", "rect"):
-            box = page.run("return arguments[0].getBoundingClientRect()", rect)
-            found[rect.get_attribute("class")] = (
-                (box["left"] - full["left"]) / full["width"], box["width"] / full["width"]
-            )  # fmt: skip
-        return found
-
-    tight, roomy = (parts(bar) for bar in page.find_all(".bar"))
+    tight, roomy = (parts(page, bar) for bar in page.find_all(".bar"))
     assert tight["used"] == pytest.approx((0.0, 0.80), abs=0.005)
     assert roomy["used"] == pytest.approx((0.0, 0.25), abs=0.005)
     for bar in (tight, roomy):
         assert bar["low"][0] == pytest.approx(0.90, abs=0.005)
         assert bar["high"][0] == pytest.approx(0.85, abs=0.005)
         assert bar["promised"][1] == pytest.approx(0, abs=0.005)
+
+
+def test_what_is_promised_stands_between_used_and_free(open_page: OpenPage) -> None:
+    """9 of 15 GiB free is 40 % used. Two replicas are granted, of 15 % of the card each: nothing is known of them."""
+    source = FakeSource(lambda at_s: snapshot(at_s, {"e5": asking(1, 3)}, card(9.0, slots=8)))
+    with served(source, SETTLED, dict(policy(SETTLED, e5={}).services)) as running:
+        page = open_page(running.url)
+        [bar] = (parts(page, bar) for bar in page.find_all(".bar"))
+        assert bar["used"] == pytest.approx((0.0, 0.40), abs=0.005)
+        assert bar["promised"] == pytest.approx((0.40, 0.30), abs=0.005)
+        assert page.text(".card .words") == "9.0 GiB of 15.0 GiB free, 4.5 GiB of it promised · 8 of 8 slots free"
+        assert "On the way: 0 starting, 2 granted and not seen yet." in page.text(".pool")
 
 
 HOSTILE = "<img src=x onerror=document.title='owned'>\"'&</script><script>document.title='owned'</script>"
