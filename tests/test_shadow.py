@@ -319,16 +319,19 @@ async def test_shadows_are_marked_in_metrics_and_decisions() -> None:
     )
     service.registry.ask("models", "real", METADATA)
     async with running(service, drain_s=0.1):
-        for _ in range(3):
-            await until(lambda: bool(clock._wakers))
-            clock.advance(TICK_S)
-        await until(lambda: bool(clock._wakers) and service.loop.stats.plans_total == 4)
+        await until(lambda: bool(clock._wakers))
         url = f"http://{service.http_address}"
 
         def fetched(path: str) -> str:
             with urlopen(url + path, timeout=10) as response:
                 return str(response.read().decode())
 
+        labels = 'name="shadow",namespace="models",pool="default"'
+        assert f"vram_scaler_shadow_agreement{{{labels}}} 0.0" in await asyncio.to_thread(fetched, "/metrics")
+        for _ in range(3):
+            await until(lambda: bool(clock._wakers))
+            clock.advance(TICK_S)
+        await until(lambda: bool(clock._wakers) and service.loop.stats.plans_total == 4)
         decisions, one, metrics = [
             await asyncio.to_thread(fetched, path)
             for path in ("/v1/decisions", "/v1/decisions/models/shadow", "/metrics")
