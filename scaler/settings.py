@@ -51,7 +51,8 @@ class Settings(OperatorPolicy):
     )
     http: Listen = Field(
         Address("127.0.0.1", 8080),
-        description="where the status page, /readyz, /metrics and /v1/decisions are, e.g. 127.0.0.1:8080; port 0 takes a free one",
+        description="where the status page, /readyz, /metrics and /v1/decisions are, e.g. 127.0.0.1:8080; port 0 takes "
+        "a free one",
     )
     shadow: tuple[ShadowService, ...] = Field(
         (), description="services that are planned for and shown while nobody acts on it; namespace, name and metadata"
