@@ -123,7 +123,9 @@ class Board:
         """Puts a plan in force and wakes the streams. The shadows' decisions stay as they were until `cast`."""
         shadow = self._epoch.shadow if self._epoch is not None else {}
         self._epoch = Epoch(plan, begun_s, grounds, shadow)
-        first_s = {} if grounds is None else {name: past[0].time_s for name, past in grounds.memory.pools.items()}
+        first_s = (
+            {} if grounds is None else {name: past[0].time_s for name, past in grounds.memory.pools.items() if past}
+        )
         self.vetoed_longer = {
             name
             for name, pool in plan.pools.items()

@@ -42,9 +42,11 @@ def status_app(board: Board, telemetry: Telemetry, pages: Pages, is_alive: Calla
     """The paths of `INDEX`. Long texts are made in a thread: a scrape must not hold up KEDA's calls."""
 
     def html(request: web.Request, page: Html, status: int = 200) -> web.Response:
-        headers = {**pages.headers, "ETag": f'"{page.etag}"'}
-        if any(page.etag == each.value for each in request.if_none_match or ()):
-            return web.Response(status=304, headers=headers)
+        headers = dict(pages.headers)
+        if status == 200:
+            headers["ETag"] = f'"{page.etag}"'
+            if any(page.etag == each.value for each in request.if_none_match or ()):
+                return web.Response(status=304, headers=headers)
         response = web.Response(
             body=page.body, status=status, content_type="text/html", charset="utf-8", headers=headers
         )
