@@ -198,7 +198,7 @@ def test_hostile_names_stay_text(open_page: OpenPage) -> None:
         assert HOSTILE in page.text(".steps")
 
 
-def eventually(shows: Callable[[], object]) -> None:
+def eventually(page: Page, shows: Callable[[], object]) -> None:
     """Waits until that holds; an element that a renewal has just replaced is looked up again."""
 
     def holds(_: object) -> bool:
@@ -206,7 +206,7 @@ def eventually(shows: Callable[[], object]) -> None:
             return bool(shows())
         return False
 
-    WebDriverWait(None, SLOWEST_S).until(holds)
+    WebDriverWait(page.driver, SLOWEST_S).until(holds)
 
 
 def test_it_renews_itself_in_place(open_page: OpenPage) -> None:
@@ -217,7 +217,7 @@ def test_it_renews_itself_in_place(open_page: OpenPage) -> None:
         page = open_page(running.url, width=390, height=844)
         page.run("document.querySelector('#cards-default').open = true; scrollTo(0, 500)")
         running.tick()
-        eventually(lambda: page.text("#renewal") == "plan of 2025-06-18 00:00:15Z")
+        eventually(page, lambda: page.text("#renewal") == "plan of 2025-06-18 00:00:15Z")
         assert page.run("return [document.querySelector('#cards-default').open, scrollY]") == [True, 500]
         button = page.find("header button")
         assert button.text == "stop updating"
@@ -232,10 +232,10 @@ def test_without_scripts_the_browser_reloads_it(open_page: OpenPage) -> None:
     with served(source, SETTLED, kept) as running:
         running.service.pages.renew_every(2)
         page = open_page(running.url, scripts=False)
-        eventually(lambda: page.text("#renewal") == "plan of 2025-06-18 00:00:00Z")
+        eventually(page, lambda: page.text("#renewal") == "plan of 2025-06-18 00:00:00Z")
         running.tick()
-        eventually(lambda: page.text("#renewal") == "plan of 2025-06-18 00:00:15Z")
-        eventually(lambda: len(page.find_all(".card")) == 2 and not page.find_all("header button"))
+        eventually(page, lambda: page.text("#renewal") == "plan of 2025-06-18 00:00:15Z")
+        eventually(page, lambda: len(page.find_all(".card")) == 2 and not page.find_all("header button"))
 
 
 def test_a_page_that_lost_its_server_says_so(open_page: OpenPage) -> None:
@@ -244,7 +244,7 @@ def test_a_page_that_lost_its_server_says_so(open_page: OpenPage) -> None:
         running.service.pages.renew_every(0.2)
         page = open_page(running.url)
         assert page.find_all(".lost") == []
-    eventually(lambda: page.find_all(".lost"))
+    eventually(page, lambda: page.find_all(".lost"))
     assert page.text("#renewal") == "no answer from the scaler: what stands here is old"
     page.find("header button").click()
     time.sleep(0.5)  # what it has asked already comes to its end

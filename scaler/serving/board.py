@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from scaler.decision import Decision, FleetPlan
+from scaler.decision import Decision, FleetPlan, PoolState
 from scaler.planning.memory import Memory
 from scaler.policy import FleetPolicy, ServiceKey, ServicePolicy
 from scaler.serving.clock import Clock
@@ -123,17 +123,7 @@ class Board:
         """Puts a plan in force and wakes the streams. The shadows' decisions stay as they were until `cast`."""
         shadow = self._epoch.shadow if self._epoch is not None else {}
         self._epoch = Epoch(plan, begun_s, grounds, shadow)
-        first_s = (
-            {} if grounds is None else {name: past[0].time_s for name, past in grounds.memory.pools.items() if past}
-        )
-        self.vetoed_longer = {
-            name
-            for name, pool in plan.pools.items()
-            if pool.vetoed
-            and (
-                name in self.vetoed_longer if name in self.vetoed_since_s else pool.vetoed_since_s == first_s.get(name)
-            )
-        }
+        self.vetoed_longer = {name for name, pool in plan.pools.items() if self._stood_before(pool, grounds)}
         self.vetoed_since_s = {
             name: min(pool.vetoed_since_s, self.vetoed_since_s.get(name, pool.vetoed_since_s))
             for name, pool in plan.pools.items()
@@ -151,6 +141,13 @@ class Board:
         """Ends the streams; the unary calls go on answering until the server stops."""
         self.is_closing = True
         self._wake()
+
+    def _stood_before(self, pool: PoolState, grounds: Grounds | None) -> bool:
+        """Whether a veto that stands was there at the first moment that is remembered, when it was first seen here."""
+        if pool.name in self.vetoed_since_s:
+            return pool.vetoed and pool.name in self.vetoed_longer
+        past = grounds.memory.pools.get(pool.name, ()) if grounds is not None else ()
+        return pool.vetoed and bool(past) and past[0].time_s == pool.vetoed_since_s
 
     def _wake(self) -> None:
         woken, self.next_change = self.next_change, asyncio.Event()
