@@ -177,10 +177,10 @@ def test_the_property_finds_a_shadow_that_takes_room(monkeypatch: pytest.MonkeyP
 
 
 async def test_a_shadow_is_decided_as_if_keda_asked_about_all() -> None:
-    """3 of 5 places are free, and 5 GiB above the watermark for replicas of 1 GiB: three more fit. The real service
-    wants 2 more and gets them, the shadow wants 2 and would get the third place; alone it would get both."""
+    """3 of 5 places are free, and VRAM for as many replicas of 1 GiB. The real service wants 2 more and gets them, the
+    shadow wants 2 and would get the third place; alone it would get both."""
     seen = {"real": asking(1, 3), "shadow": asking(1, 3)}
-    source = FakeSource(lambda at_s: snapshot(at_s, seen, card(6.0, pods={"real": 1, "shadow": 1}, slots=5)))
+    source = FakeSource(lambda at_s: snapshot(at_s, seen, card(13.0, pods={"real": 1, "shadow": 1}, slots=5)))
     bench = Bench(source, ("real",), shadows(shadow={}))
     [told] = await bench.ticks()
     assert (told.decisions[key("real")].granted, set(told.decisions)) == (3, {key("real")})
@@ -199,7 +199,7 @@ async def test_what_a_shadow_was_not_told_is_held_against_no_shadow() -> None:
     def at(at_s: float) -> Snapshot:
         first = at_s < START_S + TICK_S
         seen = {"a": asking(1, 2 if first else 1), "b": asking(1, 1 if first else 2)}
-        return snapshot(at_s, seen, card(6.0, pods={"a": 1, "b": 1}, slots=3))
+        return snapshot(at_s, seen, card(13.0, pods={"a": 1, "b": 1}, slots=3))
 
     bench = Bench(FakeSource(at), (), shadows(a={}, b={}))
     await bench.ticks()

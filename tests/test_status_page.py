@@ -424,7 +424,7 @@ PROMISING = OperatorPolicy.model_validate({"pools": [{"defaultFootprint": "2Gi"}
             id="on each card what its free slots take: it may be any of them",
         ),
         pytest.param(
-            2, 2, 1, [card(9.0, slots=2, pods={"e5": 2})], [2.0], id="one that starts where an exporter names it",
+            2, 2, 1, [card(11.0, slots=2, pods={"e5": 2})], [2.0], id="one that starts where an exporter names it",
         ),
         pytest.param(
             2, 2, 1, [card(9.0, slots=2, pods={"e5": 2}, held_gib={"e5": (2.0, 1.5)})], [0.5],

@@ -69,10 +69,11 @@ def pool_bars(grounds: Grounds) -> dict[str, PoolBars]:
     cards = cards_by_pool(snapshot.cards, fleet.operator)
     found = {}
     for pool in fleet.operator.pools:
-        footprints = footprints_of(pool, cards[pool.name], fleet.in_pool(pool.name), snapshot, memory)
+        stale_after_s = fleet.operator.timing.stale_after_s
+        services = fleet.in_pool(pool.name)
+        footprints = footprints_of(pool, cards[pool.name], services, snapshot, memory, stale_after_s)
         on_cards = {workload for _, card in cards[pool.name] for workload in card.pods}
         underway = _underway(grounds, pool, on_cards)
-        stale_after_s = fleet.operator.timing.stale_after_s
         bars = [_bar(key, card, pool, footprints, underway, stale_after_s) for key, card in cards[pool.name]]
         found[pool.name] = PoolBars(sorted(bars, key=lambda bar: (bar.margin_bytes, bar.key)), underway)
     return found
