@@ -16,7 +16,7 @@ from rich.progress import Progress
 from scaler.cli.replay import LEAST_COLUMNS, PIPE_COLUMNS
 from scaler.simulate.curves import TraceMissing
 from scaler.simulate.policies import POLICIES
-from scaler.simulate.runs import Run, run_all, summaries
+from scaler.simulate.runs import Job, Run, run_all, summaries
 from scaler.simulate.scenario import bundled_names, load_scenario
 from scaler.simulate.tables import table
 
@@ -53,7 +53,8 @@ def simulate_command(
             service.load.curve(directory)
     except TraceMissing as missing:
         raise click.UsageError(f"{name} {missing}") from None
-    runs = list(_shown(run_all(scenario, policies, range(1, seeds + 1), directory), len(policies) * seeds, name))
+    jobs = [Job(scenario, policy, seed) for policy in policies for seed in range(1, seeds + 1)]
+    runs = list(_shown((run for _, run in run_all(jobs, directory)), len(jobs), name))
     runs.sort(key=lambda run: (policies.index(run.policy), run.seed))
     with contextlib.nullcontext() if json_path is None else click.open_file(json_path, "w", encoding="utf-8") as file:
         if file is not None:
