@@ -9,13 +9,13 @@ import pytest
 
 from scaler.quantity import MIB
 from scaler.simulate.arena import Arena
-from scaler.simulate.autoscaler import HOLD, Answer, Estimate, Truth
+from scaler.simulate.autoscaler import Estimate, Truth
 from scaler.simulate.baselines import Concurrency, Naive, QueueAndKv, VramPercent
 from scaler.simulate.clients import ClientPool
 from scaler.simulate.curves import Curve, Demand
 from scaler.simulate.execution import Setting, serve, share_gpu
 from scaler.simulate.fleet import CONTEXT_BYTES, Fleet, Pod
-from scaler.simulate.hpa import EXAMPLE_BEHAVIOR, Behavior
+from scaler.simulate.hpa import EXAMPLE_BEHAVIOR, HOLD, Answer, Behavior
 from scaler.simulate.metric_path import Seen, Spot
 from scaler.simulate.scenario import Clients, Scenario, ScenarioPool, ScenarioService
 from scaler.simulate.world import World
@@ -216,6 +216,7 @@ def test_vllm_needs_its_whole_share_at_the_start() -> None:
 @pytest.mark.parametrize(
     ("attribution", "busy", "source", "places"),
     [
+        pytest.param("agent", 0.2, "agent", 2, id="the node agent"),
         pytest.param("exporter", 0.2, "exporter-per-process", 2, id="exporter per process"),
         pytest.param("triton", 0.2, "triton-wall-time", 2, id="Triton's wall time"),
         pytest.param("none", None, None, 2, id="nothing tells pods apart"),
@@ -239,7 +240,7 @@ def test_what_is_seen_is_what_is_up_to_delay_and_noise(
             assert 0 <= (each.signals_age_s or 0) < 20
         assert all(0 <= (card.age_s or 0) < 30 for card in snapshot.cards.values())
     assert sum(sum(card.pods.values()) for card in last.cards.values()) == places
-    assert bool(any(card.held for card in last.cards.values())) == (attribution == "exporter")
+    assert bool(any(card.held for card in last.cards.values())) == (attribution in ("agent", "exporter"))
     free = sorted(card.free_bytes or 0 for card in last.cards.values())
     assert free[-1] == 10_000 * MIB
     assert free[0] < 9_000 * MIB

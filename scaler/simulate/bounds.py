@@ -7,6 +7,8 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from scaler.simulate.policies import ORACLE, OURS
+from scaler.simulate.runs import Job
+from scaler.simulate.scenario import Attribution
 
 LOST_RATIO, HOURS_RATIO, UNMET_TICKS = 1.05, 1.10, 2.0
 TICK_S = 15.0
@@ -17,9 +19,7 @@ LOST_NONE_RATIO = 1e-5
 class Row(NamedTuple):
     """One run of the matrix. `rises` is how often the need of a service went up."""
 
-    scenario: str
-    policy: str
-    seed: int
+    job: Job
     scores: Mapping[str, Any]
     rises: int
 
@@ -64,8 +64,8 @@ def bounds(scenario: str, rows: Iterable[Row]) -> Bounds | None:
     """Of the scenario's rows; None where ours has none."""
     of: dict[str, dict[int, Row]] = {}
     for row in rows:
-        if row.scenario == scenario:
-            of.setdefault(row.policy, {})[row.seed] = row
+        if row.job.scenario == scenario:
+            of.setdefault(row.job.policy, {})[row.job.seed] = row
     ours, oracle = of.get(OURS), of.get(ORACLE, {})
     if not ours:
         return None
@@ -95,6 +95,28 @@ def _unmet_ticks(ours: Row, oracle: Row) -> float:
 
 def _median_and_worst(values: Sequence[float]) -> tuple[float, float] | None:
     return (median(values), max(values)) if values else None
+
+
+def errors(rows: Sequence[Row], attributions: Sequence[Attribution]) -> str:
+    """A table in Markdown: a row a scenario of ours, for each attribution the error of the own share (points) and of the
+    fresh demand: the median over the seeds of each run's median. First, what no attribution at all would mean."""
+    scenarios = list(dict.fromkeys(row.job.scenario for row in rows))
+    lines = [_line(["scenario", "neighbours' part, points", *(f"{each}: own share, fresh" for each in attributions)])]
+    lines.append(_line(["---", *["---:"] * (1 + len(attributions))]))
+    for scenario in scenarios:
+        of_scenario = [row for row in rows if row.job.scenario == scenario and row.job.policy == OURS]
+        cells = [_middle(of_scenario, "neighbour_share_points", "{:.1f}")]
+        for attribution in attributions:
+            of_mode = [row for row in of_scenario if row.job.attribution == attribution]
+            share, fresh = ("share_error_points", "{:.1f}"), ("fresh_error_ratio", "{:.1%}")
+            cells.append(f"{_middle(of_mode, *share)}, {_middle(of_mode, *fresh)}")
+        lines.append(_line([scenario, *cells]))
+    return "\n".join(lines)
+
+
+def _middle(rows: Iterable[Row], score: str, form: str) -> str:
+    values = [row.scores[score] for row in rows if row.scores[score] is not None]
+    return form.format(median(values)) if values else "-"
 
 
 def table(found: Iterable[Bounds], policies: Sequence[str]) -> str:

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from scaler.simulate.arena import Arena, ArenaKind
-from scaler.simulate.autoscaler import Answer, bounds, target_concurrency
 from scaler.simulate.clients import ClientPool
 from scaler.simulate.curves import Curve
 from scaler.simulate.execution import Setting
 from scaler.simulate.fleet import TERMINATION_S, Fleet, Pod
-from scaler.simulate.hpa import Behavior, Hpa
+from scaler.simulate.hpa import Answer, Behavior, Hpa
 from scaler.simulate.metric_path import Replicas
 from scaler.simulate.scenario import NAMESPACE, STEP_S, ScenarioService
 from scaler.snapshot import WorkloadKey
@@ -50,7 +49,7 @@ class Deployment:
         self.workload = WorkloadKey(NAMESPACE, service.name)
         self.demand = service.load.curve(traces)
         self.clients = ClientPool(self.demand, service.clients, noise)
-        self.least, self.most = bounds(service)
+        self.least, self.most = service.bounds
         self.hpa = Hpa(service.replicas, behavior, max(self.least, 1), max(self.most, 1))
         self.sync_phase_s = STEP_S * noise.randrange(3)
         self.poll_phase_s = STEP_S * noise.randrange(6)
@@ -75,7 +74,7 @@ class Deployment:
         if per_s <= 0.0:
             return self.least
         replicas = max(
-            per_s * (setting.service_time_s + service.queue_delay_s) / target_concurrency(service) - TOLERANCE_REPLICAS,
+            per_s * (setting.service_time_s + service.queue_delay_s) / service.target_concurrency - TOLERANCE_REPLICAS,
             per_s * service.gpu_time_s / FULL_GPU_RATIO - TOLERANCE_REPLICAS,
             per_s * setting.service_time_s / (FULL_GPU_RATIO * setting.max_concurrent) - TOLERANCE_REPLICAS,
         )
@@ -170,6 +169,11 @@ class Deployment:
         for pod in [pod for pod in self.pods if pod.leaves_s is not None and pod.leaves_s <= at_s]:
             self.pods.remove(pod)
             pod.card.pods.remove(pod)
+
+
+def by_workload(deployments: Iterable[Deployment]) -> dict[WorkloadKey, Deployment]:
+    """The deployments by their key."""
+    return {deployment.workload: deployment for deployment in deployments}
 
 
 def _ratio(failed: float, recent: Iterable[Recent]) -> float:

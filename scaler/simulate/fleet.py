@@ -10,8 +10,8 @@ from types import MappingProxyType
 
 from scaler.quantity import GIB, MIB
 from scaler.simulate.arena import Arena
-from scaler.simulate.metric_path import Scrapes
 from scaler.simulate.scenario import STEP_S, ScenarioPool, ScenarioService
+from scaler.simulate.servers import Scrapes
 from scaler.snapshot import CardKey, WorkloadKey
 
 CONTEXT_BYTES = 150.0 * MIB  # a CUDA context, from the moment the server starts

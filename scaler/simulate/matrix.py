@@ -13,15 +13,16 @@ import os
 import sys
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from scaler.simulate.bounds import Row, bounds, table
+from scaler.simulate.bounds import Row, bounds, errors, table
 from scaler.simulate.curves import TraceMissing
 from scaler.simulate.policies import POLICIES
 from scaler.simulate.runs import Job, Run, run_all
-from scaler.simulate.scenario import Scenario, bundled_names, load_scenario
+from scaler.simulate.scenario import Attribution, Scenario, bundled_names, load_scenario
 
 SEEDS = 20
+ATTRIBUTIONS = get_args(Attribution)
 
 
 def code_digest() -> str:
@@ -55,8 +56,8 @@ def kept(path: Path, made_by: dict[str, str]) -> dict[Job, Row]:
         except json.JSONDecodeError:
             continue  # the line that a killed run was writing
         if made_by.get(row["scenario"]) == row["made_by"]:
-            job = Job(row["scenario"], row["policy"], row["seed"])
-            found[job] = Row(*job, row["scores"], row["rises"])
+            job = Job(row["scenario"], row["policy"], row["seed"], row["attribution"])
+            found[job] = Row(job, row["scores"], row["rises"])
     return found
 
 
@@ -65,15 +66,27 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("file", type=Path, help="JSON lines, a run each; what is there already is not done again")
     parser.add_argument("--scenarios", default=",".join(bundled_names()), help="names with commas; default: all")
     parser.add_argument("--policies", default=",".join(POLICIES), help="names with commas; default: all")
+    parser.add_argument(
+        "--attributions",
+        default="",
+        help=f"{', '.join(ATTRIBUTIONS)}, with commas: each scenario under each, and a table of the estimates' errors",
+    )
     parser.add_argument("--seeds", type=int, default=SEEDS, help=f"seeds 1 to N of each; default {SEEDS}")
     parser.add_argument("--traces", type=Path, help="where the public traces lie that scenarios may read")
     parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 1) - 1))
-    return parser.parse_args()
+    asked = parser.parse_args()
+    for option, known in (("scenarios", bundled_names()), ("policies", POLICIES), ("attributions", ATTRIBUTIONS)):
+        names = [name for name in getattr(asked, option).split(",") if name]
+        for name in names:
+            if name not in known:
+                parser.error(f"--{option}: {name!r}; it takes {', '.join(known)}")
+        setattr(asked, option, names)
+    return asked
 
 
 def main() -> None:
     asked = _arguments()
-    scenarios, policies = asked.scenarios.split(","), asked.policies.split(",")
+    scenarios, policies, attributions = asked.scenarios, asked.policies, asked.attributions
     code, made_by = code_digest(), dict[str, str]()
     for name in scenarios:
         scenario = load_scenario(name).scenario
@@ -85,18 +98,32 @@ def main() -> None:
             continue
         made_by[name] = f"{code} {scenario_digest(scenario)}"
     rows = kept(asked.file, made_by)
-    wanted = [Job(name, policy, seed) for seed in range(1, asked.seeds + 1) for name in made_by for policy in policies]
+    wanted = [
+        Job(name, policy, seed, attribution)
+        for seed in range(1, asked.seeds + 1)
+        for name in made_by
+        for policy in policies
+        for attribution in attributions or (None,)
+    ]
     missing_jobs = [job for job in wanted if job not in rows]
     with asked.file.open("a", encoding="utf-8") as file:
         for done, (job, run) in enumerate(run_all(missing_jobs, asked.traces, asked.workers), start=1):
-            rows[job] = row = Row(*job, run.as_json(job.scenario)["scores"], rises(run))
-            line: dict[str, Any] = {**row._asdict(), "made_by": made_by[job.scenario]}
+            rows[job] = row = Row(job, run.as_json(job.scenario)["scores"], rises(run))
+            line: dict[str, Any] = {
+                **job._asdict(),
+                "made_by": made_by[job.scenario],
+                "rises": row.rises,
+                "scores": row.scores,
+            }
             file.write(json.dumps(line) + "\n")
             file.flush()
             if sys.stderr.isatty():
                 print(f"\r{done} of {len(missing_jobs)} runs", end="", file=sys.stderr, flush=True)
     shown = [rows[job] for job in wanted]
     print(f"code {code}", file=sys.stderr)
+    if attributions:
+        print(errors(shown, attributions))
+        return
     print(table([found for name in made_by if (found := bounds(name, shown)) is not None], policies))
 
 

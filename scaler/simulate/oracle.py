@@ -6,10 +6,10 @@ from collections import deque
 from collections.abc import Mapping
 
 from scaler.simulate.arena import Arena
-from scaler.simulate.autoscaler import HOLD, Answer, Estimate, Truth
+from scaler.simulate.autoscaler import Estimate, Truth
 from scaler.simulate.deployment import Deployment
 from scaler.simulate.fleet import CONTEXT_BYTES, Card, Pod
-from scaler.simulate.hpa import EXAMPLE_BEHAVIOR, Behavior
+from scaler.simulate.hpa import EXAMPLE_BEHAVIOR, HOLD, Answer, Behavior
 from scaler.simulate.metric_path import Seen
 from scaler.simulate.scenario import NAMESPACE, ScenarioService
 from scaler.snapshot import WorkloadKey

@@ -10,7 +10,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from scaler.simulate.policies import named
-from scaler.simulate.scenario import Scenario, load_scenario
+from scaler.simulate.scenario import Attribution, Scenario, load_scenario
 from scaler.simulate.scores import SCORE_NAMES, Minute, Scores
 from scaler.simulate.world import World
 
@@ -59,11 +59,17 @@ def run_one(
 
 
 class Job(NamedTuple):
-    """One run that is asked for; the scenario by its name or path."""
+    """One run that is asked for: the scenario by its name or path; another attribution than its own where given."""
 
     scenario: str
     policy: str
     seed: int
+    attribution: Attribution | None = None
+
+    def load(self) -> Scenario:
+        """Raises BadPolicy."""
+        scenario = load_scenario(self.scenario).scenario
+        return scenario.model_copy(update={"attribution": self.attribution}) if self.attribution else scenario
 
 
 def run_all(jobs: Sequence[Job], traces: Path | None = None, workers: int | None = None) -> Iterator[tuple[Job, Run]]:
@@ -77,7 +83,7 @@ def run_all(jobs: Sequence[Job], traces: Path | None = None, workers: int | None
 
 
 def _run(job: Job, traces: Path | None) -> Run:
-    return run_one(load_scenario(job.scenario).scenario, job.policy, job.seed, traces)
+    return run_one(job.load(), job.policy, job.seed, traces)
 
 
 def summaries(runs: Sequence[Run], policies: Sequence[str]) -> list[Summary]:

@@ -34,6 +34,8 @@ class Scores:
         fresh_error_ratio: median over services and ticks of an out-of-memory storm of
             |estimate / truth - 1|; None without either.
         share_error_points: median over services and ticks on shared cards, in percentage points; None without.
+        neighbour_share_points: by how much all of the cards' work would be too much there, likewise: the error of no
+            attribution at all.
     """
 
     unsafe_grants: int
@@ -47,6 +49,7 @@ class Scores:
     below_low_s: float
     fresh_error_ratio: float | None
     share_error_points: float | None
+    neighbour_share_points: float | None
 
 
 SCORE_NAMES = tuple(each.name for each in fields(Scores))
@@ -78,6 +81,7 @@ class Account:
     _worst_free_bytes: float = float("inf")
     _fresh_errors: list[float] = field(default_factory=list)
     _share_errors: list[float] = field(default_factory=list)
+    _neighbour_shares: list[float] = field(default_factory=list)
 
     def add(self, at_s: float, fleet: Fleet, deployments: Sequence[Deployment], autoscaler: Autoscaler) -> None:
         """One step."""
@@ -116,8 +120,10 @@ class Account:
             busy = sum(card.busy for card in cards.values())
             own = sum(pod.gpu_busy for pod in deployment.ready())
             is_shared = any(len(card.pods) > 1 for card in cards.values())
-            if estimate.own_share is not None and is_shared and busy > BUSY_LEAST * len(cards):
-                self._share_errors.append(100.0 * abs(estimate.own_share - own / busy))
+            if is_shared and busy > BUSY_LEAST * len(cards):
+                self._neighbour_shares.append(100.0 * (1.0 - own / busy))
+                if estimate.own_share is not None:
+                    self._share_errors.append(100.0 * abs(estimate.own_share - own / busy))
 
     def finish(self, deployments: Iterable[Deployment]) -> None:
         """The run is over."""
@@ -134,6 +140,7 @@ class Account:
             below_low_s=self._below_s,
             fresh_error_ratio=median(self._fresh_errors) if self._fresh_errors else None,
             share_error_points=median(self._share_errors) if self._share_errors else None,
+            neighbour_share_points=median(self._neighbour_shares) if self._neighbour_shares else None,
         )
 
 
