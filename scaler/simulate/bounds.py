@@ -49,13 +49,15 @@ class Bounds(NamedTuple):
     def missed(self) -> tuple[str, ...]:
         """The names of the bounds that the median misses; unsafe grants count in any run."""
         ours = self.reversals[OURS]
-        others = [each for policy, each in self.reversals.items() if policy not in (OURS, ORACLE)]
+        steadier = [
+            policy for policy, each in self.reversals.items() if policy not in (OURS, ORACLE) and 0 < ours >= each
+        ]
         found = {
             "unsafe": self.unsafe_grants > 0,
             "lost": self.lost_ratio is not None and self.lost_ratio[0] > LOST_RATIO,
             "hours": self.hours_ratio is not None and self.hours_ratio[0] > HOURS_RATIO,
             "unmet": self.unmet_ticks is not None and self.unmet_ticks[0] > UNMET_TICKS,
-            "reversals": any(ours >= each and ours > 0 for each in others),
+            f"reversals ({', '.join(steadier)})": bool(steadier),
         }
         return tuple(name for name, is_missed in found.items() if is_missed)
 
@@ -98,8 +100,8 @@ def _median_and_worst(values: Sequence[float]) -> tuple[float, float] | None:
 
 
 def errors(rows: Sequence[Row], attributions: Sequence[Attribution]) -> str:
-    """A table in Markdown: a row a scenario of ours, for each attribution the error of the own share (points) and of the
-    fresh demand: the median over the seeds of each run's median. First, what no attribution at all would mean."""
+    """A table in Markdown: a row a scenario of ours, for each attribution the own share's error (points) and the fresh
+    demand's: the median over the seeds of each run's median. First, what no attribution at all would mean."""
     scenarios = list(dict.fromkeys(row.job.scenario for row in rows))
     lines = [_line(["scenario", "neighbours' part, points", *(f"{each}: own share, fresh" for each in attributions)])]
     lines.append(_line(["---", *["---:"] * (1 + len(attributions))]))

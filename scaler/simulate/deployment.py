@@ -73,12 +73,14 @@ class Deployment:
         per_s = self.demand.at(at_s)
         if per_s <= 0.0:
             return self.least
-        replicas = max(
-            per_s * (setting.service_time_s + service.queue_delay_s) / service.target_concurrency - TOLERANCE_REPLICAS,
-            per_s * service.gpu_time_s / FULL_GPU_RATIO - TOLERANCE_REPLICAS,
-            per_s * setting.service_time_s / (FULL_GPU_RATIO * setting.max_concurrent) - TOLERANCE_REPLICAS,
-        )
+        by_target = per_s * (setting.service_time_s + service.queue_delay_s) / service.target_concurrency
+        replicas = max(by_target, self.work(at_s) / FULL_GPU_RATIO) - TOLERANCE_REPLICAS
         return min(max(1, math.ceil(replicas), self.least), self.most)
+
+    def work(self, at_s: float) -> float:
+        """What the fresh load of this moment keeps busy, in whole replicas with a card each: beyond that it queues."""
+        setting, per_s = self.setting(at_s), self.demand.at(at_s)
+        return per_s * max(self.service.gpu_time_s, setting.service_time_s / setting.max_concurrent)
 
     def fresh_per_s(self) -> float:
         """Fresh arrivals of the last minute."""

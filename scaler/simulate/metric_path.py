@@ -247,10 +247,14 @@ class MetricPath:
                 if pod.scrapes.samples or pod is last.pods[-1][0]:
                     places[pod.workload] += 1
         about = self._about[key]
+        utilization = sum(scrape.utilization_ratio for scrape in scrapes) / len(scrapes)
+        if self._agent is not None:
+            by_agent = self._agent.utilization_ratio(key, at_s - self._timing.stable_window_s)
+            utilization = utilization if by_agent is None else by_agent
         return CardReading(
             free_bytes=last.free_bytes,
             total_bytes=about.total_bytes,
-            utilization_ratio=sum(scrape.utilization_ratio for scrape in scrapes) / len(scrapes),
+            utilization_ratio=utilization,
             age_s=at_s - last.time_s,
             node=about.node,
             model="Tesla T4",

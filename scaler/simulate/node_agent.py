@@ -31,6 +31,7 @@ class AgentScrape(NamedTuple):
     """What Prometheus has of one card from one scrape."""
 
     time_s: float
+    utilization_ratio: float
     pods: Mapping[Pod, PodUse]
 
 
@@ -56,7 +57,9 @@ class NodeAgent:
         phase_s = self._phase_s.setdefault(card.node, STEP_S * self._random.randrange(3))
         if at_s % SCRAPE_S == phase_s:
             uses = {pod: PodUse(pod.held_bytes, sum(self._rounds[pod]) / len(self._rounds[pod])) for pod in card.pods}
-            self._scrapes.setdefault(card.key, deque(maxlen=8)).append(AgentScrape(at_s, uses))
+            # Contexts take turns, so the card ran for as long as its pods did together.
+            ran = min(1.0, sum(use.busy_ratio for use in uses.values()))
+            self._scrapes.setdefault(card.key, deque(maxlen=8)).append(AgentScrape(at_s, ran, uses))
             self._rounds = {pod: rounds for pod, rounds in self._rounds.items() if pod.card is not card or pod in uses}
 
     def keep_only(self, present: Iterable[CardKey]) -> None:
@@ -68,6 +71,11 @@ class NodeAgent:
         """By the newest scrape; None before the first."""
         scrapes = self._scrapes.get(card)
         return scrapes[-1].pods if scrapes else None
+
+    def utilization_ratio(self, card: CardKey, after_s: float) -> float | None:
+        """Of the whole card since then; None without a scrape."""
+        shown = [each.utilization_ratio for each in self._scrapes.get(card, ()) if each.time_s > after_s]
+        return sum(shown) / len(shown) if shown else None
 
     def busy(self, after_s: float, scraped: Iterable[Pod]) -> float | None:
         """GPU time of these pods since then, in busy cards; None where one of them is not seen."""

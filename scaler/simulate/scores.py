@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from statistics import median
@@ -9,10 +10,12 @@ from typing import NamedTuple
 
 from scaler.quantity import MIB
 from scaler.simulate.autoscaler import Autoscaler
-from scaler.simulate.deployment import Deployment
+from scaler.simulate.deployment import TRUTH_WINDOW_S, Deployment
 from scaler.simulate.fleet import Fleet
 from scaler.simulate.scenario import STEP_S
+from scaler.snapshot import WorkloadKey
 
+TICK_S = 15.0
 SETTLED_S = 60.0  # after a replica is ready its first executions have set its arena
 STORM_RATIO = 0.01  # of the attempts fail for lack of VRAM: from here on the fresh demand is an estimate worth judging
 BUSY_LEAST = 0.05  # of a card: below it nobody's share says anything
@@ -82,6 +85,7 @@ class Account:
     _fresh_errors: list[float] = field(default_factory=list)
     _share_errors: list[float] = field(default_factory=list)
     _neighbour_shares: list[float] = field(default_factory=list)
+    _work: dict[WorkloadKey, deque[tuple[float, float]]] = field(default_factory=dict)
 
     def add(self, at_s: float, fleet: Fleet, deployments: Sequence[Deployment], autoscaler: Autoscaler) -> None:
         """One step."""
@@ -102,7 +106,7 @@ class Account:
                         pod.was_unsafe = True
                         self._unsafe += 1
             self._unmet_s += STEP_S * (ready < deployment.needed(at_s))
-        if at_s % 15.0 == 0:
+        if at_s % TICK_S == 0:
             self._judge(deployments, autoscaler)
         if at_s % 60.0 == 0:
             self.timeline.append(_minute(at_s, fleet, deployments, tightest))
@@ -116,14 +120,22 @@ class Account:
             fresh_per_s = deployment.fresh_per_s()
             if estimate.fresh_per_s is not None and fresh_per_s > 0 and deployment.storm_ratio() > STORM_RATIO:
                 self._fresh_errors.append(abs(estimate.fresh_per_s / fresh_per_s - 1.0))
-            cards = {pod.card.key: pod.card for pod in deployment.ready()}
-            busy = sum(card.busy for card in cards.values())
-            own = sum(pod.gpu_busy for pod in deployment.ready())
-            is_shared = any(len(card.pods) > 1 for card in cards.values())
-            if is_shared and busy > BUSY_LEAST * len(cards):
-                self._neighbour_shares.append(100.0 * (1.0 - own / busy))
+            own_share = self._own_share(deployment)
+            if own_share is not None:
+                self._neighbour_shares.append(100.0 * (1.0 - own_share))
                 if estimate.own_share is not None:
-                    self._share_errors.append(100.0 * abs(estimate.own_share - own / busy))
+                    self._share_errors.append(100.0 * abs(estimate.own_share - own_share))
+
+    def _own_share(self, deployment: Deployment) -> float | None:
+        """Of the GPU time of the service's cards, over the last minute; None while no card is shared or hardly any
+        works. As for the fresh demand: a single step of clumped arrivals is not what anybody could have seen."""
+        ready = deployment.ready()
+        cards = {pod.card.key: pod.card for pod in ready}
+        history = self._work.setdefault(deployment.workload, deque(maxlen=round(TRUTH_WINDOW_S / TICK_S)))
+        history.append((sum(pod.gpu_busy for pod in ready), sum(card.busy for card in cards.values())))
+        own, busy = (sum(part) / len(history) for part in zip(*history, strict=True))
+        is_shared = any(len(card.pods) > 1 for card in cards.values())
+        return own / busy if is_shared and busy > BUSY_LEAST * len(cards) else None
 
     def finish(self, deployments: Iterable[Deployment]) -> None:
         """The run is over."""
