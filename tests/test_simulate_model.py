@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import random
+from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -12,7 +15,7 @@ from scaler.simulate.arena import Arena
 from scaler.simulate.autoscaler import Estimate, Truth
 from scaler.simulate.baselines import Concurrency, Naive, QueueAndKv, VramPercent
 from scaler.simulate.clients import ClientPool
-from scaler.simulate.curves import Curve, Demand
+from scaler.simulate.curves import Curve, Demand, Trace
 from scaler.simulate.execution import Setting, serve, share_gpu
 from scaler.simulate.fleet import CONTEXT_BYTES, Fleet, Pod
 from scaler.simulate.hpa import EXAMPLE_BEHAVIOR, HOLD, Answer, Behavior
@@ -306,6 +309,47 @@ def test_a_grant_onto_a_card_below_its_watermark_is_unsafe() -> None:
     assert roomy.account.scores is not None
     assert tight.account.scores is not None
     assert (roomy.account.scores.unsafe_grants, tight.account.scores.unsafe_grants) == (0, 2)
+
+
+def test_a_card_with_one_place_has_no_watermark() -> None:
+    # 9,500 of 10,000 MiB: below the watermark of 1,000, but there is no neighbour who could need it.
+    wide = {"weights": "9350Mi", "replicas": 2, "scaling": {"minReplicas": "1", "maxReplicas": "4"}}
+    alone, _ = run(scenario([wide], pool={**POOL, "slots": 1}), value=4.0)
+    assert alone.account.scores is not None
+    assert alone.fleet.cards[0].free_bytes < 500 * MIB
+    assert (alone.account.scores.unsafe_grants, alone.account.scores.below_low_s) == (0, 0)
+
+
+def test_mig_instances_are_cards_of_their_own_and_are_lost_together() -> None:
+    of = scenario(pool={**POOL, "cards": 2, "instances": 3}, events=[{"at": "2m", "cardsLost": 1}])
+    world, fixed = run(of)
+    first, last = (sorted(seen.snapshot.cards) for seen in (fixed.seen[0], fixed.seen[-1]))
+    assert [card.gpu_instance_id for card in first] == ["1", "2", "3"] * 2
+    assert len({card.uuid for card in first}) == 2
+    assert last in (first[:3], first[3:])
+    assert len({card.node for card in world.fleet.cards}) == 1
+
+
+def test_rows_of_one_bin_of_a_trace_add_up(tmp_path: Path) -> None:
+    rows = ["t_s,job,completed", "0,a,30", "15,a,60", "16,b,15", "30,a,0", "31,b,15"]
+    (tmp_path / "t.csv.gz").write_bytes(gzip.compress("\n".join(rows).encode()))
+    curve = Trace(file="t.csv.gz", column="completed").curve(tmp_path)
+    assert [curve.at(at_s) for at_s in (0.0, 15.0, 30.0)] == [2.0, 5.0, 1.0]
+
+
+def test_the_agents_pods_and_its_card_are_of_the_same_rounds() -> None:
+    """Own part of a shared card: 40/s x 5 ms = 0.2 of a card beside 0.4; spot values of the exporter would scatter."""
+    pair: list[dict[str, Any]] = [{"replicas": 1}, {"name": "other", "replicas": 1, "gpuTime": 0.01}]
+    _, fixed = run(scenario(pair, pool={**POOL, "cards": 1}, attribution="agent", duration="30m"))
+    shares = []
+    for seen in fixed.seen[-60:]:
+        (card,) = seen.snapshot.cards.values()
+        own = seen.snapshot.workloads[WorkloadKey("models", "encoder")].gpu_busy
+        assert own is not None
+        assert card.utilization_ratio
+        shares.append(own / card.utilization_ratio)
+    assert median(shares) == pytest.approx(1 / 3, abs=0.05)
+    assert all(0.1 < share < 0.6 for share in shares)
 
 
 SPOT = Spot(pending=12.0, inflight=40.0, gpu_percent=90.0, vram_ratio=0.4, kv_ratio=0.35, ready=2)

@@ -72,7 +72,8 @@ class Oracle:
             return False
         full = self._full(deployment, card)
         grown = sum(self._grown(pod) for pod in card.pods) + sum(landed.get(card, []))
-        if not must and card.usable_bytes - grown - full < truth.low_bytes:
+        low_bytes = truth.low_bytes if card.slots > 1 else 0.0
+        if not must and card.usable_bytes - grown - full < low_bytes:
             return False
         landed.setdefault(card, []).append(full)
         return True

@@ -37,6 +37,9 @@ class ScenarioPool(Section):
     total: Bytes = Field(ge=2**20, le=2**50, description="VRAM of a card, e.g. 14687Mi")
     reserved: Bytes = Field(0, ge=0, le=2**50, description="of it what the driver keeps, e.g. 284Mi")
     slots: Count = Field(2, ge=1, le=256, description="pods a card, 1 to 256")
+    instances: Count = Field(
+        1, ge=1, le=16, description="MIG instances a card, 1 to 16; total, reserved and slots are then each one's"
+    )
     cards_per_node: Count = Field(4, ge=1, le=256, description="1 to 256")
     low_watermark: FreeLevel = Level(ratio=0.10)
     high_watermark: FreeLevel = Level(ratio=0.15)

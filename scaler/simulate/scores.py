@@ -91,7 +91,7 @@ class Account:
         """One step."""
         tightest = min(card.free_bytes for card in fleet.cards)
         self._worst_free_bytes = min(self._worst_free_bytes, tightest)
-        self._below_s += STEP_S * (tightest < self.low_bytes)
+        self._below_s += STEP_S * (tightest < self.low_bytes and any(c.is_below(self.low_bytes) for c in fleet.cards))
         for deployment in deployments:
             ready = 0
             for pod in deployment.pods:
@@ -102,7 +102,7 @@ class Account:
                 if pod.was_granted and not pod.was_unsafe:
                     settled = pod.ready_s is not None and pod.settling_s > SETTLED_S
                     pod.settling_s += STEP_S * (pod.ready_s is not None)
-                    if not settled and pod.card.free_bytes < self.low_bytes:
+                    if not settled and pod.card.is_below(self.low_bytes):
                         pod.was_unsafe = True
                         self._unsafe += 1
             self._unmet_s += STEP_S * (ready < deployment.needed(at_s))
