@@ -142,9 +142,9 @@ def test_time_slicing(busy: list[float], parts: list[float]) -> None:
 def test_a_neighbour_stretches_the_part_of_the_time_that_is_the_gpus() -> None:
     of = service(gpuPart=0.8)
     alone, beside = pod_on(fleet(), of), pod_on(fleet(), of)
-    setting = Setting(0.05, 1e6, 1.0)
-    serve(alone, setting, 200.0, 1.0, random.Random(1))
-    serve(beside, setting, 200.0, 0.5, random.Random(1))
+    setting = Setting(0.05, 1e6)
+    serve(alone, setting, 200.0, 1.0, 1.0, random.Random(1))
+    serve(beside, setting, 200.0, 1.0, 0.5, random.Random(1))
     # 40/s x 0.05 s = 2; with half of the card 0.05 x (0.2 + 0.8 x 2) = 0.09 s, so 3.6.
     assert alone.scrapes.running == pytest.approx(2.0)
     assert beside.scrapes.running == pytest.approx(3.6)
@@ -153,7 +153,7 @@ def test_a_neighbour_stretches_the_part_of_the_time_that_is_the_gpus() -> None:
 def test_beyond_capacity_a_queue_stands_and_clients_lose_patience() -> None:
     of = service(clients={"patience": "10s"})
     pod = pod_on(fleet(), of)
-    served = [serve(pod, Setting(0.05, 1e6, 1.0), 1500.0, 1.0, random.Random(1)) for _ in range(10)]
+    served = [serve(pod, Setting(0.05, 1e6), 1500.0, 1.0, 1.0, random.Random(1)) for _ in range(10)]
     # 1 / 0.005 s = 200/s, 1000 a step; what waits longer than 10 s, beyond 2000, is given up.
     assert [each.tried for each in served] == pytest.approx([1000.0] * 10)
     assert pod.queue == pytest.approx(2000.0)
@@ -166,7 +166,7 @@ def test_on_a_full_card_the_largest_batches_fail_and_the_small_ones_do_not() -> 
     pod = pod_on(cards, of, Arena("power-of-two"))
     pod.card.usable_bytes = pod.held_bytes + 802 * MIB  # 800 can be had: 7 rows
     for seed in range(20):
-        served = serve(pod, Setting(0.05, 1e6, 1.0), 200.0, 1.0, random.Random(seed))
+        served = serve(pod, Setting(0.05, 1e6), 200.0, 1.0, 1.0, random.Random(seed))
     # Geometric with the mean that gathers, 8 + 40/s x 0.01 s = 8.4 rows; more than 7 do not fit.
     assert served.failed / 200 == pytest.approx((1 - 1 / 8.4) ** 7)
 

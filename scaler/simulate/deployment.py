@@ -62,13 +62,23 @@ class Deployment:
         self._granted_left = 0
         self._last_active_s: float | None = None
         self._service_time, self._concurrent = Curve(service.service_time_s), Curve(service.max_concurrent)
+        self._setting = -math.inf, Setting(0.0, 0.0)
+        self._needed = -math.inf, 0
 
     def setting(self, at_s: float) -> Setting:
-        return Setting(self._service_time.at(at_s), self._concurrent.at(at_s), self.clients.clump)
+        """Asked for several times in a step, so the last one is kept."""
+        if at_s != self._setting[0]:
+            self._setting = at_s, Setting(self._service_time.at(at_s), self._concurrent.at(at_s))
+        return self._setting[1]
 
     def needed(self, at_s: float) -> int:
         """Replicas that the fresh load of this moment needs, by what the model knows: its concurrency alone on a card
         over the target, and no replica keeping more than 80 % of a card, or of its concurrency, busy."""
+        if at_s != self._needed[0]:
+            self._needed = at_s, self._needed_at(at_s)
+        return self._needed[1]
+
+    def _needed_at(self, at_s: float) -> int:
         service, setting = self.service, self.setting(at_s)
         per_s = self.demand.at(at_s)
         if per_s <= 0.0:

@@ -38,7 +38,10 @@ class Card:
 
     @property
     def free_bytes(self) -> float:
-        return self.usable_bytes - sum(pod.resident_bytes + pod.arena.held_bytes for pod in self.pods)
+        free = self.usable_bytes
+        for pod in self.pods:  # asked for at every step of every card
+            free -= pod.resident_bytes + pod.arena.held_bytes
+        return free
 
 
 @dataclass(eq=False, slots=True)

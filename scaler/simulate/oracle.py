@@ -30,6 +30,7 @@ class Oracle:
     def __init__(self) -> None:
         self._truth: Truth | None = None
         self._needs: dict[WorkloadKey, deque[tuple[float, int]]] = {}
+        self._highest_needs: dict[WorkloadKey, int] = {}
         self._highest: dict[WorkloadKey, float] = {}
         self._size: dict[WorkloadKey, float] = {}
 
@@ -43,13 +44,14 @@ class Oracle:
             past.append((truth.at_s, deployment.needed(truth.at_s)))
             while past[0][0] <= truth.at_s - WINDOW_S:
                 past.popleft()
+        self._highest_needs = {key: max(need for _, need in past) for key, past in self._needs.items()}
 
     def answer(self, service: ScenarioService) -> Answer:
         """As of this very moment: what was told to others a step ago has a pod by now, or is counted as landing."""
         if self._truth is None:
             return HOLD
         truth, asking = self._truth, WorkloadKey(NAMESPACE, service.name)
-        needs = {key: max(need for _, need in past) for key, past in self._needs.items()}
+        needs = self._highest_needs
         granted = {key: min(needs[key], each.hpa.replicas) for key, each in truth.deployments.items()}
         landed: dict[Card, list[float]] = {}
         for deployment in truth.deployments.values():

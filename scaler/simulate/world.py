@@ -113,7 +113,9 @@ class World:
                         pod.leak()
             failed, short_of_vram = 0.0 if ready else attempts.total, 0.0  # without an endpoint all are refused
             for pod in ready:
-                served = serve(pod, setting, attempts.total / len(ready), gpu_parts[pod], self._noise)
+                served = serve(
+                    pod, setting, attempts.total / len(ready), deployment.clients.clump, gpu_parts[pod], self._noise
+                )
                 failed += served.failed + served.given_up
                 short_of_vram += served.failed
             deployment.clients.fail(attempts, failed)
