@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import gzip
 import random
+from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
 
 from scaler.quantity import MIB
 from scaler.simulate.arena import Arena
-from scaler.simulate.autoscaler import HOLD, Answer, Estimate, Truth
+from scaler.simulate.autoscaler import Estimate, Truth
 from scaler.simulate.baselines import Concurrency, Naive, QueueAndKv, VramPercent
 from scaler.simulate.clients import ClientPool
-from scaler.simulate.curves import Curve, Demand
+from scaler.simulate.curves import Curve, Demand, Trace
 from scaler.simulate.execution import Setting, serve, share_gpu
 from scaler.simulate.fleet import CONTEXT_BYTES, Fleet, Pod
-from scaler.simulate.hpa import EXAMPLE_BEHAVIOR, Behavior
+from scaler.simulate.hpa import EXAMPLE_BEHAVIOR, HOLD, Answer, Behavior
 from scaler.simulate.metric_path import Seen, Spot
 from scaler.simulate.scenario import Clients, Scenario, ScenarioPool, ScenarioService
 from scaler.simulate.world import World
@@ -139,9 +142,9 @@ def test_time_slicing(busy: list[float], parts: list[float]) -> None:
 def test_a_neighbour_stretches_the_part_of_the_time_that_is_the_gpus() -> None:
     of = service(gpuPart=0.8)
     alone, beside = pod_on(fleet(), of), pod_on(fleet(), of)
-    setting = Setting(0.05, 1e6, 1.0)
-    serve(alone, setting, 200.0, 1.0, random.Random(1))
-    serve(beside, setting, 200.0, 0.5, random.Random(1))
+    setting = Setting(0.05, 1e6)
+    serve(alone, setting, 200.0, 1.0, 1.0, random.Random(1))
+    serve(beside, setting, 200.0, 1.0, 0.5, random.Random(1))
     # 40/s x 0.05 s = 2; with half of the card 0.05 x (0.2 + 0.8 x 2) = 0.09 s, so 3.6.
     assert alone.scrapes.running == pytest.approx(2.0)
     assert beside.scrapes.running == pytest.approx(3.6)
@@ -150,7 +153,7 @@ def test_a_neighbour_stretches_the_part_of_the_time_that_is_the_gpus() -> None:
 def test_beyond_capacity_a_queue_stands_and_clients_lose_patience() -> None:
     of = service(clients={"patience": "10s"})
     pod = pod_on(fleet(), of)
-    served = [serve(pod, Setting(0.05, 1e6, 1.0), 1500.0, 1.0, random.Random(1)) for _ in range(10)]
+    served = [serve(pod, Setting(0.05, 1e6), 1500.0, 1.0, 1.0, random.Random(1)) for _ in range(10)]
     # 1 / 0.005 s = 200/s, 1000 a step; what waits longer than 10 s, beyond 2000, is given up.
     assert [each.tried for each in served] == pytest.approx([1000.0] * 10)
     assert pod.queue == pytest.approx(2000.0)
@@ -163,7 +166,7 @@ def test_on_a_full_card_the_largest_batches_fail_and_the_small_ones_do_not() -> 
     pod = pod_on(cards, of, Arena("power-of-two"))
     pod.card.usable_bytes = pod.held_bytes + 802 * MIB  # 800 can be had: 7 rows
     for seed in range(20):
-        served = serve(pod, Setting(0.05, 1e6, 1.0), 200.0, 1.0, random.Random(seed))
+        served = serve(pod, Setting(0.05, 1e6), 200.0, 1.0, 1.0, random.Random(seed))
     # Geometric with the mean that gathers, 8 + 40/s x 0.01 s = 8.4 rows; more than 7 do not fit.
     assert served.failed / 200 == pytest.approx((1 - 1 / 8.4) ** 7)
 
@@ -216,6 +219,7 @@ def test_vllm_needs_its_whole_share_at_the_start() -> None:
 @pytest.mark.parametrize(
     ("attribution", "busy", "source", "places"),
     [
+        pytest.param("agent", 0.2, "agent", 2, id="the node agent"),
         pytest.param("exporter", 0.2, "exporter-per-process", 2, id="exporter per process"),
         pytest.param("triton", 0.2, "triton-wall-time", 2, id="Triton's wall time"),
         pytest.param("none", None, None, 2, id="nothing tells pods apart"),
@@ -239,7 +243,7 @@ def test_what_is_seen_is_what_is_up_to_delay_and_noise(
             assert 0 <= (each.signals_age_s or 0) < 20
         assert all(0 <= (card.age_s or 0) < 30 for card in snapshot.cards.values())
     assert sum(sum(card.pods.values()) for card in last.cards.values()) == places
-    assert bool(any(card.held for card in last.cards.values())) == (attribution == "exporter")
+    assert bool(any(card.held for card in last.cards.values())) == (attribution in ("agent", "exporter"))
     free = sorted(card.free_bytes or 0 for card in last.cards.values())
     assert free[-1] == 10_000 * MIB
     assert free[0] < 9_000 * MIB
@@ -305,6 +309,47 @@ def test_a_grant_onto_a_card_below_its_watermark_is_unsafe() -> None:
     assert roomy.account.scores is not None
     assert tight.account.scores is not None
     assert (roomy.account.scores.unsafe_grants, tight.account.scores.unsafe_grants) == (0, 2)
+
+
+def test_a_card_with_one_place_has_no_watermark() -> None:
+    # 9,500 of 10,000 MiB: below the watermark of 1,000, but there is no neighbour who could need it.
+    wide = {"weights": "9350Mi", "replicas": 2, "scaling": {"minReplicas": "1", "maxReplicas": "4"}}
+    alone, _ = run(scenario([wide], pool={**POOL, "slots": 1}), value=4.0)
+    assert alone.account.scores is not None
+    assert alone.fleet.cards[0].free_bytes < 500 * MIB
+    assert (alone.account.scores.unsafe_grants, alone.account.scores.below_low_s) == (0, 0)
+
+
+def test_mig_instances_are_cards_of_their_own_and_are_lost_together() -> None:
+    of = scenario(pool={**POOL, "cards": 2, "instances": 3}, events=[{"at": "2m", "cardsLost": 1}])
+    world, fixed = run(of)
+    first, last = (sorted(seen.snapshot.cards) for seen in (fixed.seen[0], fixed.seen[-1]))
+    assert [card.gpu_instance_id for card in first] == ["1", "2", "3"] * 2
+    assert len({card.uuid for card in first}) == 2
+    assert last in (first[:3], first[3:])
+    assert len({card.node for card in world.fleet.cards}) == 1
+
+
+def test_rows_of_one_bin_of_a_trace_add_up(tmp_path: Path) -> None:
+    rows = ["t_s,job,completed", "0,a,30", "15,a,60", "16,b,15", "30,a,0", "31,b,15"]
+    (tmp_path / "t.csv.gz").write_bytes(gzip.compress("\n".join(rows).encode()))
+    curve = Trace(file="t.csv.gz", column="completed").curve(tmp_path)
+    assert [curve.at(at_s) for at_s in (0.0, 15.0, 30.0)] == [2.0, 5.0, 1.0]
+
+
+def test_the_agents_pods_and_its_card_are_of_the_same_rounds() -> None:
+    """Own part of a shared card: 40/s x 5 ms = 0.2 of a card beside 0.4; spot values of the exporter would scatter."""
+    pair: list[dict[str, Any]] = [{"replicas": 1}, {"name": "other", "replicas": 1, "gpuTime": 0.01}]
+    _, fixed = run(scenario(pair, pool={**POOL, "cards": 1}, attribution="agent", duration="30m"))
+    shares = []
+    for seen in fixed.seen[-60:]:
+        (card,) = seen.snapshot.cards.values()
+        own = seen.snapshot.workloads[WorkloadKey("models", "encoder")].gpu_busy
+        assert own is not None
+        assert card.utilization_ratio
+        shares.append(own / card.utilization_ratio)
+    assert median(shares) == pytest.approx(1 / 3, abs=0.05)
+    assert all(0.1 < share < 0.6 for share in shares)
 
 
 SPOT = Spot(pending=12.0, inflight=40.0, gpu_percent=90.0, vram_ratio=0.4, kv_ratio=0.35, ready=2)

@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import get_args
 
 import click
 from rich.console import Console
@@ -16,11 +17,12 @@ from rich.progress import Progress
 from scaler.cli.replay import LEAST_COLUMNS, PIPE_COLUMNS
 from scaler.simulate.curves import TraceMissing
 from scaler.simulate.policies import POLICIES
-from scaler.simulate.runs import Run, run_all, summaries
-from scaler.simulate.scenario import bundled_names, load_scenario
+from scaler.simulate.runs import Job, Run, run_all, summaries
+from scaler.simulate.scenario import Attribution, bundled_names, load_scenario
 from scaler.simulate.tables import table
 
 SEEDS = 5
+ATTRIBUTIONS = get_args(Attribution)
 
 
 def chosen(_: click.Context, __: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -39,11 +41,17 @@ def chosen(_: click.Context, __: click.Parameter, value: tuple[str, ...]) -> tup
 )
 @click.argument("scenario", metavar="SCENARIO")
 @click.option("--policy", "policies", callback=chosen, multiple=True, metavar="NAME,...", help="Default: all.")
+@click.option("--attribution", type=click.Choice(ATTRIBUTIONS), help="What tells pods apart. Default: the scenario's.")
 @click.option("--seeds", type=click.IntRange(1, 1000), default=SEEDS, show_default=True, help="Runs of each policy.")
 @click.option("--traces", metavar="DIR", help="Where the public traces lie that a scenario may read.")
 @click.option("--json", "json_path", metavar="FILE", help="Every run, one JSON object a line; - is stdout.")
 def simulate_command(
-    scenario: str, policies: tuple[str, ...], seeds: int, traces: str | None, json_path: str | None
+    scenario: str,
+    policies: tuple[str, ...],
+    attribution: Attribution | None,
+    seeds: int,
+    traces: str | None,
+    json_path: str | None,
 ) -> int:
     """Runs SCENARIO, one of the package's or a YAML file, under each policy. Same scenario and seed, same outcome."""
     name, loaded = load_scenario(scenario)
@@ -53,7 +61,8 @@ def simulate_command(
             service.load.curve(directory)
     except TraceMissing as missing:
         raise click.UsageError(f"{name} {missing}") from None
-    runs = list(_shown(run_all(scenario, policies, range(1, seeds + 1), directory), len(policies) * seeds, name))
+    jobs = [Job(scenario, policy, seed, attribution) for policy in policies for seed in range(1, seeds + 1)]
+    runs = list(_shown((run for _, run in run_all(jobs, directory)), len(jobs), name))
     runs.sort(key=lambda run: (policies.index(run.policy), run.seed))
     with contextlib.nullcontext() if json_path is None else click.open_file(json_path, "w", encoding="utf-8") as file:
         if file is not None:

@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
-from scaler.simulate.hpa import Behavior
+from scaler.simulate.deployment import Deployment
+from scaler.simulate.fleet import Fleet
+from scaler.simulate.hpa import Answer, Behavior
 from scaler.simulate.metric_path import Seen
 from scaler.simulate.scenario import ScenarioService
 from scaler.snapshot import WorkloadKey
-
-if TYPE_CHECKING:
-    from scaler.simulate.deployment import Deployment
-    from scaler.simulate.fleet import Fleet
-
-
-class Answer(NamedTuple):
-    """What KEDA hears: the metric's value against a target of 1, None for an error, and whether there is demand."""
-
-    value: float | None
-    active: bool
-
-
-HOLD = Answer(None, False)
 
 
 class Estimate(NamedTuple):
@@ -61,18 +49,3 @@ class Autoscaler(Protocol):
 
     def restart(self, back_at_s: float) -> None:
         """It is away until then, and comes back without its memory."""
-
-
-def bounds(service: ScenarioService) -> tuple[int, int]:
-    """minReplicas and maxReplicas of the trigger's metadata."""
-    return int(service.scaling.get("minReplicas", "0")), int(service.scaling.get("maxReplicas", "100"))
-
-
-def target_concurrency(service: ScenarioService) -> float:
-    """Of the trigger's metadata; 4 is the pool's default."""
-    return float(service.scaling.get("targetConcurrency", "4"))
-
-
-def by_workload(deployments: Iterable[Deployment]) -> dict[WorkloadKey, Deployment]:
-    """The deployments by their key."""
-    return {deployment.workload: deployment for deployment in deployments}

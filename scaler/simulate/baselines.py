@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping
 
 from scaler.policy import Timing
-from scaler.simulate.autoscaler import HOLD, Answer, Estimate, Truth, target_concurrency
-from scaler.simulate.hpa import EXAMPLE_BEHAVIOR, Behavior
+from scaler.simulate.autoscaler import Estimate, Truth
+from scaler.simulate.hpa import EXAMPLE_BEHAVIOR, HOLD, Answer, Behavior
 from scaler.simulate.metric_path import Seen, Spot
 from scaler.simulate.scenario import NAMESPACE, ScenarioService
 from scaler.snapshot import WorkloadKey, WorkloadReading
@@ -93,7 +93,7 @@ class Concurrency(_Watcher):
         loads = _inflight(reading) if reading is not None else None
         if reading is None or loads is None:
             return HOLD
-        target, now_s, name = target_concurrency(service), self._seen.snapshot.taken_at_s, service.name
+        target, now_s, name = service.target_concurrency, self._seen.snapshot.taken_at_s, service.name
         stable, panic = (math.ceil(load / target) for load in loads)
         if panic / max(1, reading.ready_replicas or 0) >= self.PANIC_THRESHOLD:
             self._panic_until_s[name] = now_s + self.STABLE_S

@@ -59,7 +59,8 @@ class Bursts(Section):
 
 
 class Trace(Section):
-    """A column of a recorded trace (CSV, gzip; `t_s` is seconds from its start), as a rate per second."""
+    """A column of a recorded trace (CSV, gzip; `t_s` is seconds from its start), as a rate per second. Rows of one bin,
+    as of several load generators, add up."""
 
     file: str = Field(min_length=1, description="a file name within the directory of --traces")
     column: str = Field(min_length=1, description="a column of counts per bin")
@@ -76,7 +77,9 @@ class Trace(Section):
         with gzip.open(traces / self.file, "rt", newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file):
                 if all(row.get(name) == value for name, value in self.where.items()) and row.get(self.column):
-                    points[float(row["t_s"])] = float(row[self.column]) / self.bin_s * self.scale
+                    bin_start_s = float(row["t_s"]) // self.bin_s * self.bin_s
+                    rate = float(row[self.column]) / self.bin_s * self.scale
+                    points[bin_start_s] = points.get(bin_start_s, 0.0) + rate
         if not points:
             raise TraceMissing(f"{self.file}: no rows of {self.where} with a value in {self.column}")
         return Curve(points)

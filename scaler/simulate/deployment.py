@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from scaler.simulate.arena import Arena, ArenaKind
-from scaler.simulate.autoscaler import Answer, bounds, target_concurrency
 from scaler.simulate.clients import ClientPool
 from scaler.simulate.curves import Curve
 from scaler.simulate.execution import Setting
 from scaler.simulate.fleet import TERMINATION_S, Fleet, Pod
-from scaler.simulate.hpa import Behavior, Hpa
+from scaler.simulate.hpa import Answer, Behavior, Hpa
 from scaler.simulate.metric_path import Replicas
 from scaler.simulate.scenario import NAMESPACE, STEP_S, ScenarioService
 from scaler.snapshot import WorkloadKey
@@ -50,7 +49,7 @@ class Deployment:
         self.workload = WorkloadKey(NAMESPACE, service.name)
         self.demand = service.load.curve(traces)
         self.clients = ClientPool(self.demand, service.clients, noise)
-        self.least, self.most = bounds(service)
+        self.least, self.most = service.bounds
         self.hpa = Hpa(service.replicas, behavior, max(self.least, 1), max(self.most, 1))
         self.sync_phase_s = STEP_S * noise.randrange(3)
         self.poll_phase_s = STEP_S * noise.randrange(6)
@@ -63,23 +62,35 @@ class Deployment:
         self._granted_left = 0
         self._last_active_s: float | None = None
         self._service_time, self._concurrent = Curve(service.service_time_s), Curve(service.max_concurrent)
+        self._setting = -math.inf, Setting(0.0, 0.0)
+        self._needed = -math.inf, 0
 
     def setting(self, at_s: float) -> Setting:
-        return Setting(self._service_time.at(at_s), self._concurrent.at(at_s), self.clients.clump)
+        """Asked for several times in a step, so the last one is kept."""
+        if at_s != self._setting[0]:
+            self._setting = at_s, Setting(self._service_time.at(at_s), self._concurrent.at(at_s))
+        return self._setting[1]
 
     def needed(self, at_s: float) -> int:
         """Replicas that the fresh load of this moment needs, by what the model knows: its concurrency alone on a card
         over the target, and no replica keeping more than 80 % of a card, or of its concurrency, busy."""
+        if at_s != self._needed[0]:
+            self._needed = at_s, self._needed_at(at_s)
+        return self._needed[1]
+
+    def _needed_at(self, at_s: float) -> int:
         service, setting = self.service, self.setting(at_s)
         per_s = self.demand.at(at_s)
         if per_s <= 0.0:
             return self.least
-        replicas = max(
-            per_s * (setting.service_time_s + service.queue_delay_s) / target_concurrency(service) - TOLERANCE_REPLICAS,
-            per_s * service.gpu_time_s / FULL_GPU_RATIO - TOLERANCE_REPLICAS,
-            per_s * setting.service_time_s / (FULL_GPU_RATIO * setting.max_concurrent) - TOLERANCE_REPLICAS,
-        )
+        by_target = per_s * (setting.service_time_s + service.queue_delay_s) / service.target_concurrency
+        replicas = max(by_target, self.work(at_s) / FULL_GPU_RATIO) - TOLERANCE_REPLICAS
         return min(max(1, math.ceil(replicas), self.least), self.most)
+
+    def work(self, at_s: float) -> float:
+        """What the fresh load of this moment keeps busy, in whole replicas with a card each: beyond that it queues."""
+        setting, per_s = self.setting(at_s), self.demand.at(at_s)
+        return per_s * max(self.service.gpu_time_s, setting.service_time_s / setting.max_concurrent)
 
     def fresh_per_s(self) -> float:
         """Fresh arrivals of the last minute."""
@@ -170,6 +181,11 @@ class Deployment:
         for pod in [pod for pod in self.pods if pod.leaves_s is not None and pod.leaves_s <= at_s]:
             self.pods.remove(pod)
             pod.card.pods.remove(pod)
+
+
+def by_workload(deployments: Iterable[Deployment]) -> dict[WorkloadKey, Deployment]:
+    """The deployments by their key."""
+    return {deployment.workload: deployment for deployment in deployments}
 
 
 def _ratio(failed: float, recent: Iterable[Recent]) -> float:

@@ -23,7 +23,6 @@ class Setting(NamedTuple):
 
     service_time_s: float
     max_concurrent: float
-    clump: float
 
 
 class Served(NamedTuple):
@@ -36,13 +35,18 @@ class Served(NamedTuple):
 
 def share_gpu(pods: list[Pod]) -> list[float]:
     """The part of the card that each pod may use: what the others leave, at least its equal share of the busy ones."""
-    busy = sum(pod.gpu_busy for pod in pods)
-    active = sum(pod.gpu_busy > 0.01 for pod in pods)
-    return [max(1.0 / max(active, 1), 1.0 - (busy - pod.gpu_busy)) for pod in pods]
+    if len(pods) == 1:
+        return [1.0]
+    busy, active = 0.0, 0
+    for pod in pods:
+        busy += pod.gpu_busy
+        active += pod.gpu_busy > 0.01
+    least = 1.0 / max(active, 1)
+    return [max(least, 1.0 - (busy - pod.gpu_busy)) for pod in pods]
 
 
-def serve(pod: Pod, setting: Setting, arrivals: float, gpu_part: float, noise: random.Random) -> Served:
-    """Moves the pod by one step; its counters and gauges move with it."""
+def serve(pod: Pod, setting: Setting, arrivals: float, clump: float, gpu_part: float, noise: random.Random) -> Served:
+    """Moves the pod by one step; its counters and gauges move with it. Arrivals come `clump` at a time."""
     service = pod.service
     stretch = min(STRETCH_MOST, 1.0 / gpu_part)
     wall_s = setting.service_time_s * (1.0 - service.gpu_part + service.gpu_part * stretch)
@@ -59,9 +63,9 @@ def serve(pod: Pod, setting: Setting, arrivals: float, gpu_part: float, noise: r
     ratio = min(tried / capacity, _WAIT_RATIO_MOST) if capacity > 0.0 else 0.0
     rate = tried / STEP_S
     # The mean queue of clumps that arrive at random and are served evenly (M[X]/D/1), beside what is gathered.
-    chance = ratio * (ratio + setting.clump - 1.0) / (2.0 * (1.0 - ratio))
+    chance = ratio * (ratio + clump - 1.0) / (2.0 * (1.0 - ratio))
     waiting = pod.queue + rate * service.queue_delay_s + chance
-    failed = tried * _failing_ratio(pod, setting.clump, rate, tried, noise) if tried > 0.0 else 0.0
+    failed = tried * _failing_ratio(pod, clump, rate, tried, noise) if tried > 0.0 else 0.0
     succeeded = tried - failed
     pod.gpu_busy = min(1.0, succeeded * service.gpu_time_s / STEP_S)
     counters = pod.scrapes.counters
@@ -72,7 +76,7 @@ def serve(pod: Pod, setting: Setting, arrivals: float, gpu_part: float, noise: r
     counters.duration_s += succeeded * (wall_s + (waiting / rate if rate > 0.0 else 0.0))
     counters.gpu_wall_s += min(succeeded * service.gpu_time_s * stretch, STEP_S)
     counters.gpu_own_s += succeeded * service.gpu_time_s
-    pod.scrapes.waiting, pod.scrapes.clump = waiting, (1.0 + setting.clump) / 2.0
+    pod.scrapes.waiting, pod.scrapes.clump = waiting, (1.0 + clump) / 2.0
     pod.scrapes.running = min(rate * wall_s, setting.max_concurrent)
     pod.kv_ratio = min(1.0, rate * wall_s / setting.max_concurrent)
     return Served(tried, failed, given_up)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import random
-import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from uuid import UUID
 
 from scaler.quantity import GIB, MIB
 from scaler.simulate.arena import Arena
-from scaler.simulate.metric_path import Scrapes
 from scaler.simulate.scenario import STEP_S, ScenarioPool, ScenarioService
+from scaler.simulate.servers import Scrapes
 from scaler.snapshot import CardKey, WorkloadKey
 
 CONTEXT_BYTES = 150.0 * MIB  # a CUDA context, from the moment the server starts
@@ -21,7 +21,8 @@ CRASH_BACK_OFF_S = (10.0, 300.0)  # a load that finds no room is tried again aft
 
 @dataclass(eq=False, slots=True)
 class Card:
-    """One VRAM space. `busy` is the GPU time that its pods used in the last step, as a ratio."""
+    """One VRAM space: a card, or on MIG one instance of it. `busy` is the GPU time that its pods used in the last step,
+    as a ratio."""
 
     key: CardKey
     node: str
@@ -31,9 +32,16 @@ class Card:
     pods: list[Pod] = field(default_factory=list)
     busy: float = 0.0
 
+    def is_below(self, low_bytes: float) -> bool:
+        """Below the watermark; with one place there is no neighbour whom it could protect, so never."""
+        return self.slots > 1 and self.free_bytes < low_bytes
+
     @property
     def free_bytes(self) -> float:
-        return self.usable_bytes - sum(pod.resident_bytes + pod.arena.held_bytes for pod in self.pods)
+        free = self.usable_bytes
+        for pod in self.pods:  # asked for at every step of every card
+            free -= pod.resident_bytes + pod.arena.held_bytes
+        return free
 
 
 @dataclass(eq=False, slots=True)
@@ -120,13 +128,15 @@ class Fleet:
         self._random = noise
         self.cards = [
             Card(
-                CardKey(f"GPU-{uuid.UUID(int=noise.getrandbits(128), version=4)}"),
+                CardKey(uuid, str(instance) if pool.instances > 1 else ""),
                 f"gpu-node-{number // pool.cards_per_node + 1}",
                 pool.slots,
                 float(pool.total),
                 float(pool.total - pool.reserved),
             )
             for number in range(pool.cards)
+            for uuid in [f"GPU-{UUID(int=noise.getrandbits(128), version=4)}"]
+            for instance in range(1, pool.instances + 1)
         ]
 
     def pods(self) -> Iterator[Pod]:
@@ -158,10 +168,13 @@ class Fleet:
     def lose(self, count: int) -> list[Pod]:
         """So many cards fail; returns the pods that were on them. The fullest first: that is the worst loss."""
         lost: list[Pod] = []
-        for _ in range(min(count, len(self.cards) - 1)):
-            card = max(self.cards, key=lambda card: (len(card.pods), card.key))
-            self.cards.remove(card)
-            lost += card.pods
+        for _ in range(count):
+            fullest = max(self.cards, key=lambda card: (len(card.pods), card.key)).key.uuid
+            gone = [card for card in self.cards if card.key.uuid == fullest]
+            if len(gone) == len(self.cards):
+                break
+            self.cards = [card for card in self.cards if card.key.uuid != fullest]
+            lost += [pod for card in gone for pod in card.pods]
         return lost
 
     def used_gib(self) -> float:

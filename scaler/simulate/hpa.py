@@ -14,6 +14,16 @@ DOWNSCALE_STABILISATION_S = 300.0  # without behavior: --horizontal-pod-autoscal
 DEFAULT_TOLERANCE = 0.1
 
 
+class Answer(NamedTuple):
+    """What KEDA hears: the metric's value against a target of 1, None for an error, and whether there is demand."""
+
+    value: float | None
+    active: bool
+
+
+HOLD = Answer(None, False)
+
+
 class Policy(NamedTuple):
     """At most so many pods, or percent of the pods at the period's start, within a period."""
 

@@ -11,10 +11,14 @@ import math
 import random
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from dataclasses import replace
+from typing import Literal, NamedTuple
 
 from scaler.policy import Timing
+from scaler.simulate.fleet import Card, Pod
+from scaler.simulate.node_agent import NodeAgent, spot
+from scaler.simulate.scenario import Attribution
+from scaler.simulate.servers import Rates, Scrape, rates
 from scaler.snapshot import (
     CardKey,
     CardReading,
@@ -26,48 +30,9 @@ from scaler.snapshot import (
     WorkloadReading,
 )
 
-if TYPE_CHECKING:
-    from scaler.simulate.fleet import Card, Pod
-
 SCRAPE_S = 15.0
 COLLECT_S = 30.0
 UTILIZATION_WINDOW_S = 120.0
-Attribution = Literal["exporter", "triton", "none"]
-
-
-@dataclass(slots=True)
-class Counters:
-    """A server's counters, since its start: requests, and seconds summed over requests."""
-
-    success: float = 0.0
-    failure: float = 0.0
-    oom: float = 0.0
-    compute_s: float = 0.0
-    duration_s: float = 0.0
-    gpu_wall_s: float = 0.0
-    gpu_own_s: float = 0.0  # no server shows it: the model's truth
-
-
-class Scrape(NamedTuple):
-    time_s: float
-    counters: Counters
-    waiting: float
-    running: float
-
-
-@dataclass(slots=True)
-class Scrapes:
-    """One pod's inference server: what it shows now, and what Prometheus has of the last window.
-
-    `waiting` and `running` are means of the current step; a scrape sees whole clumps of requests around them.
-    """
-
-    phase_s: float
-    counters: Counters = field(default_factory=Counters)
-    waiting: float = 0.0
-    running: float = 0.0
-    clump: float = 1.0
-    samples: deque[Scrape] = field(default_factory=lambda: deque(maxlen=8))
 
 
 class CardScrape(NamedTuple):
@@ -116,6 +81,7 @@ class MetricPath:
         self._replicas: dict[WorkloadKey, Replicas] = {}
         self._replicas_at_s: float | None = None
         self._node_phase_s: dict[str, float] = {}
+        self._agent = NodeAgent(noise) if attribution == "agent" else None
         self.lost: Literal["all", "cards", "servers"] | None = None
 
     def scrape(self, at_s: float, cards: Iterable[Card], deployments: Mapping[WorkloadKey, Replicas]) -> None:
@@ -132,6 +98,8 @@ class MetricPath:
             if phase_now_s == phase_s % SCRAPE_S and self.lost != "cards":
                 history = self._cards.setdefault(card.key, deque(maxlen=8))
                 history.append(self._collected[card.key]._replace(time_s=at_s))
+            if self._agent is not None and self.lost != "cards":
+                self._agent.round(at_s, card)
             if self.lost != "servers":
                 for pod in card.pods:
                     if pod.scrapes.phase_s == phase_now_s and pod.ready_s is not None and pod.leaves_s is None:
@@ -141,25 +109,25 @@ class MetricPath:
         """Cards that failed answer no more; their series end with the next scrape."""
         kept = set(present)
         self._cards = {key: scrapes for key, scrapes in self._cards.items() if key in kept}
+        if self._agent is not None:
+            self._agent.keep_only(kept)
 
     def lose(self, what: Literal["all", "cards", "servers"], pods: Iterable[Pod]) -> None:
         """Scrapes fail from now on: a failed scrape ends the series at once."""
         self.lost = what
         if what == "cards":
-            self._cards.clear()
+            self.keep_only(())
         if what == "servers":
             for pod in pods:
                 pod.scrapes.samples.clear()
 
     def _collect(self, at_s: float, card: Card) -> CardScrape:
-        """NVML's utilisation is of the last sixth of a second: a spot value that scatters around the mean."""
-        busy = min(card.busy, 1.0)
-        spot = min(1.0, max(0.0, self._random.gauss(busy, 0.4 * math.sqrt(busy * (1.0 - busy)))))
-        scale = spot / card.busy if card.busy > 0.0 else 0.0
+        seen = spot(min(card.busy, 1.0), self._random)
+        scale = seen / card.busy if card.busy > 0.0 else 0.0
         pods = tuple((pod, pod.held_bytes, pod.gpu_busy * scale) for pod in card.pods)
         if self._attribution != "exporter":
             pods = pods[-1:]  # without virtual GPUs the card's series names one of its pods
-        return CardScrape(at_s, max(0.0, card.free_bytes), spot, pods)
+        return CardScrape(at_s, max(0.0, card.free_bytes), seen, pods)
 
     def _scrape_pod(self, at_s: float, pod: Pod) -> None:
         scrapes = pod.scrapes
@@ -206,9 +174,9 @@ class MetricPath:
         if not readers:
             return WorkloadReading(**base)  # type: ignore[arg-type]
         is_vllm = readers[0].service.server == "vllm"
-        stable = _sums(readers, at_s - self._timing.stable_window_s, is_vllm)
-        burst = _sums(readers, at_s - self._timing.burst_window_s, is_vllm)
-        busy, source = self._busy(stable, exporter_busy, is_vllm)
+        stable = rates((pod.scrapes for pod in readers), at_s - self._timing.stable_window_s, is_vllm)
+        burst = rates((pod.scrapes for pod in readers), at_s - self._timing.burst_window_s, is_vllm)
+        busy, source = self._busy(at_s, readers, stable, exporter_busy, is_vllm)
         duration = stable.duration_s / stable.success if stable.success and stable.duration_s is not None else None
         fixed = readers[0].service.arena
         return WorkloadReading(
@@ -229,9 +197,15 @@ class MetricPath:
             gpu_memory_utilization=fixed.share if is_vllm and fixed.kind == "fixed" else None,
         )
 
-    def _busy(self, stable: _Sums, exporter_busy: float, is_vllm: bool) -> tuple[float | None, GpuBusySource | None]:
+    def _busy(
+        self, at_s: float, readers: list[Pod], stable: Rates, exporter_busy: float, is_vllm: bool
+    ) -> tuple[float | None, GpuBusySource | None]:
         if self._attribution == "exporter":
             return exporter_busy, "exporter-per-process"
+        if self._agent is not None:
+            busy = self._agent.busy(at_s - self._timing.stable_window_s, readers)
+            if busy is not None:
+                return busy, "agent"
         if self._attribution == "none" or stable.gpu_wall is None:
             return None, None
         return stable.gpu_wall, "vllm-running" if is_vllm else "triton-wall-time"
@@ -256,21 +230,31 @@ class MetricPath:
         card = next((pod.card for pod, _, _ in last.pods), None)
         places: dict[WorkloadKey, int] = defaultdict(int)
         held: dict[WorkloadKey, HeldVram] = {}
-        for pod, held_bytes, _ in last.pods:
+        told = [(pod, held_bytes) for pod, held_bytes, _ in last.pods]
+        agent_told = self._agent.pods(key) if self._agent is not None else None
+        if agent_told is not None:
+            told = [(pod, use.held_bytes) for pod, use in agent_told.items()]
+        for pod, held_bytes in told:
             places[pod.workload] += 1
-            if self._attribution == "exporter":
+            if self._attribution == "exporter" or agent_told is not None:
                 before = held.get(pod.workload, HeldVram(0.0, 0.0))
                 held[pod.workload] = HeldVram(before.total_bytes + held_bytes, max(before.largest_bytes, held_bytes))
-        if self._attribution == "triton" and card is not None:  # each server names its own card
+        if (
+            agent_told is None and self._attribution in ("triton", "agent") and card is not None
+        ):  # each server names its own card
             places = defaultdict(int)
             for pod in card.pods:
                 if pod.scrapes.samples or pod is last.pods[-1][0]:
                     places[pod.workload] += 1
         about = self._about[key]
+        utilization = sum(scrape.utilization_ratio for scrape in scrapes) / len(scrapes)
+        if self._agent is not None:
+            by_agent = self._agent.utilization_ratio(key, at_s - self._timing.stable_window_s)
+            utilization = utilization if by_agent is None else by_agent
         return CardReading(
             free_bytes=last.free_bytes,
             total_bytes=about.total_bytes,
-            utilization_ratio=sum(scrape.utilization_ratio for scrape in scrapes) / len(scrapes),
+            utilization_ratio=utilization,
             age_s=at_s - last.time_s,
             node=about.node,
             model="Tesla T4",
@@ -299,56 +283,3 @@ class MetricPath:
             kv_ratio=max((pod.kv_ratio for pod in readers), default=None),
             ready=replicas.ready,
         )
-
-
-class _Sums(NamedTuple):
-    """A window's rates, summed over pods; None where no pod has the two samples that a rate takes."""
-
-    waiting: float | None
-    executing: float | None
-    growth_per_s: float | None
-    success: float | None
-    failure: float | None
-    oom: float | None
-    duration_s: float | None
-    gpu_wall: float | None
-
-
-def _sums(readers: list[Pod], after_s: float, is_vllm: bool) -> _Sums:
-    waiting = executing = growth = success = failure = oom = duration = gpu_wall = 0.0
-    rated = 0
-    for pod in readers:
-        window = [sample for sample in pod.scrapes.samples if sample.time_s > after_s]
-        if not window:
-            continue
-        waiting += sum(sample.waiting for sample in window) / len(window)
-        if is_vllm:
-            executing += sum(sample.running for sample in window) / len(window)
-        if len(window) < 2:
-            continue
-        rated += 1
-        first, last = window[0], window[-1]
-        span_s = last.time_s - first.time_s
-        old, new = first.counters, last.counters
-        success += (new.success - old.success) / span_s
-        failure += (new.failure - old.failure) / span_s
-        oom += (new.oom - old.oom) / span_s
-        duration += (new.duration_s - old.duration_s) / span_s
-        if is_vllm:
-            gpu_wall += sum(sample.running > 0 for sample in window) / len(window)
-            growth += _slope([(sample.time_s, sample.waiting + sample.running) for sample in window])
-        else:
-            executing += (new.compute_s - old.compute_s) / span_s
-            gpu_wall += min(1.0, (new.gpu_wall_s - old.gpu_wall_s) / span_s)
-            growth += _slope([(sample.time_s, sample.waiting) for sample in window])
-    if not rated:
-        return _Sums(waiting, executing if is_vllm else None, None, None, None, None, None, None)
-    return _Sums(waiting, executing, growth, success, failure, oom, duration, gpu_wall)
-
-
-def _slope(points: list[tuple[float, float]]) -> float:
-    """Least squares, per second."""
-    middle_s = sum(time_s for time_s, _ in points) / len(points)
-    mean = sum(value for _, value in points) / len(points)
-    spread = sum((time_s - middle_s) ** 2 for time_s, _ in points)
-    return sum((time_s - middle_s) * (value - mean) for time_s, value in points) / spread if spread else 0.0

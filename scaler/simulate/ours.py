@@ -10,8 +10,8 @@ from scaler.planning.memory import Memory, horizon_s
 from scaler.planning.plan import plan
 from scaler.policy import FleetPolicy, ServiceKey
 from scaler.signals.gpu_share import gpu_share
-from scaler.simulate.autoscaler import HOLD, Answer, Estimate, Truth
-from scaler.simulate.hpa import EXAMPLE_BEHAVIOR, Behavior
+from scaler.simulate.autoscaler import Estimate, Truth
+from scaler.simulate.hpa import EXAMPLE_BEHAVIOR, HOLD, Answer, Behavior
 from scaler.simulate.metric_path import Seen
 from scaler.simulate.scenario import NAMESPACE, Scenario, ScenarioService
 from scaler.snapshot import Snapshot, WorkloadKey

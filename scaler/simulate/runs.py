@@ -10,7 +10,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from scaler.simulate.policies import named
-from scaler.simulate.scenario import Scenario, load_scenario
+from scaler.simulate.scenario import Attribution, Scenario, load_scenario
 from scaler.simulate.scores import SCORE_NAMES, Minute, Scores
 from scaler.simulate.world import World
 
@@ -58,22 +58,32 @@ def run_one(
     return Run(policy, seed, world.account.scores, world.account.timeline)
 
 
-def run_all(
-    name_or_path: str,
-    policies: Sequence[str],
-    seeds: Sequence[int],
-    traces: Path | None = None,
-    workers: int | None = None,
-) -> Iterator[Run]:
-    """All runs, as they finish."""
-    jobs = [(name_or_path, policy, seed, traces) for policy in policies for seed in seeds]
+class Job(NamedTuple):
+    """One run that is asked for: the scenario by its name or path; another attribution than its own where given."""
+
+    scenario: str
+    policy: str
+    seed: int
+    attribution: Attribution | None = None
+
+    def load(self) -> Scenario:
+        """Raises BadPolicy."""
+        scenario = load_scenario(self.scenario).scenario
+        return scenario.model_copy(update={"attribution": self.attribution}) if self.attribution else scenario
+
+
+def run_all(jobs: Sequence[Job], traces: Path | None = None, workers: int | None = None) -> Iterator[tuple[Job, Run]]:
+    """All runs, as they finish; as many at once as there are processors, or `workers`."""
+    if not jobs:
+        return
     with ProcessPoolExecutor(min(workers or os.cpu_count() or 1, len(jobs))) as pool:
-        for future in as_completed([pool.submit(_job, *job) for job in jobs]):
-            yield future.result()
+        futures = {pool.submit(_run, job, traces): job for job in jobs}
+        for future in as_completed(futures):
+            yield futures.pop(future), future.result()  # popped: a timeline is large
 
 
-def _job(name_or_path: str, policy: str, seed: int, traces: Path | None) -> Run:
-    return run_one(load_scenario(name_or_path).scenario, policy, seed, traces)
+def _run(job: Job, traces: Path | None) -> Run:
+    return run_one(job.load(), job.policy, job.seed, traces)
 
 
 def summaries(runs: Sequence[Run], policies: Sequence[str]) -> list[Summary]:

@@ -26,6 +26,7 @@ from scaler.simulate.arena import ArenaKind
 from scaler.simulate.curves import Load, Points
 
 NAMESPACE = "models"
+Attribution = Literal["agent", "exporter", "triton", "none"]
 STEP_S = 5.0  # of the model: divides the scrapes' 15 s, the exporter's 30 s, the HPA's 15 s and KEDA's 30 s
 
 
@@ -36,6 +37,9 @@ class ScenarioPool(Section):
     total: Bytes = Field(ge=2**20, le=2**50, description="VRAM of a card, e.g. 14687Mi")
     reserved: Bytes = Field(0, ge=0, le=2**50, description="of it what the driver keeps, e.g. 284Mi")
     slots: Count = Field(2, ge=1, le=256, description="pods a card, 1 to 256")
+    instances: Count = Field(
+        1, ge=1, le=16, description="MIG instances a card, 1 to 16; total, reserved and slots are then each one's"
+    )
     cards_per_node: Count = Field(4, ge=1, le=256, description="1 to 256")
     low_watermark: FreeLevel = Level(ratio=0.10)
     high_watermark: FreeLevel = Level(ratio=0.15)
@@ -103,6 +107,16 @@ class ScenarioService(Section):
     naive: Naive = Naive()
     autoscaled: bool = True
 
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """minReplicas and maxReplicas of the trigger's metadata."""
+        return int(self.scaling.get("minReplicas", "0")), int(self.scaling.get("maxReplicas", "100"))
+
+    @property
+    def target_concurrency(self) -> float:
+        """Of the trigger's metadata; 4 is the pool's default."""
+        return float(self.scaling.get("targetConcurrency", "4"))
+
 
 class Restart(Section):
     """Pods are replaced, a quarter at a time with surge; before it an operator may set replicas."""
@@ -154,8 +168,8 @@ class Scenario(Section):
     warm_up_s: Seconds = Field(
         1200.0, alias="warmUp", ge=0, le=2 * 86400, description="before the start: nothing scales, nothing is scored"
     )
-    attribution: Literal["exporter", "triton", "none"] = Field(
-        "exporter", description="what tells pods on a card apart: exporter, triton or none"
+    attribution: Attribution = Field(
+        "exporter", description="what tells pods on a card apart: agent, exporter, triton or none"
     )
     pool: ScenarioPool
     defaults: dict[str, Any] = Field(default_factory=dict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from statistics import median
@@ -9,10 +10,12 @@ from typing import NamedTuple
 
 from scaler.quantity import MIB
 from scaler.simulate.autoscaler import Autoscaler
-from scaler.simulate.deployment import Deployment
+from scaler.simulate.deployment import TRUTH_WINDOW_S, Deployment
 from scaler.simulate.fleet import Fleet
 from scaler.simulate.scenario import STEP_S
+from scaler.snapshot import WorkloadKey
 
+TICK_S = 15.0
 SETTLED_S = 60.0  # after a replica is ready its first executions have set its arena
 STORM_RATIO = 0.01  # of the attempts fail for lack of VRAM: from here on the fresh demand is an estimate worth judging
 BUSY_LEAST = 0.05  # of a card: below it nobody's share says anything
@@ -34,6 +37,8 @@ class Scores:
         fresh_error_ratio: median over services and ticks of an out-of-memory storm of
             |estimate / truth - 1|; None without either.
         share_error_points: median over services and ticks on shared cards, in percentage points; None without.
+        neighbour_share_points: by how much all of the cards' work would be too much there, likewise: the error of no
+            attribution at all.
     """
 
     unsafe_grants: int
@@ -47,6 +52,7 @@ class Scores:
     below_low_s: float
     fresh_error_ratio: float | None
     share_error_points: float | None
+    neighbour_share_points: float | None
 
 
 SCORE_NAMES = tuple(each.name for each in fields(Scores))
@@ -78,12 +84,14 @@ class Account:
     _worst_free_bytes: float = float("inf")
     _fresh_errors: list[float] = field(default_factory=list)
     _share_errors: list[float] = field(default_factory=list)
+    _neighbour_shares: list[float] = field(default_factory=list)
+    _work: dict[WorkloadKey, deque[tuple[float, float]]] = field(default_factory=dict)
 
     def add(self, at_s: float, fleet: Fleet, deployments: Sequence[Deployment], autoscaler: Autoscaler) -> None:
         """One step."""
         tightest = min(card.free_bytes for card in fleet.cards)
         self._worst_free_bytes = min(self._worst_free_bytes, tightest)
-        self._below_s += STEP_S * (tightest < self.low_bytes)
+        self._below_s += STEP_S * (tightest < self.low_bytes and any(c.is_below(self.low_bytes) for c in fleet.cards))
         for deployment in deployments:
             ready = 0
             for pod in deployment.pods:
@@ -94,11 +102,11 @@ class Account:
                 if pod.was_granted and not pod.was_unsafe:
                     settled = pod.ready_s is not None and pod.settling_s > SETTLED_S
                     pod.settling_s += STEP_S * (pod.ready_s is not None)
-                    if not settled and pod.card.free_bytes < self.low_bytes:
+                    if not settled and pod.card.is_below(self.low_bytes):
                         pod.was_unsafe = True
                         self._unsafe += 1
             self._unmet_s += STEP_S * (ready < deployment.needed(at_s))
-        if at_s % 15.0 == 0:
+        if at_s % TICK_S == 0:
             self._judge(deployments, autoscaler)
         if at_s % 60.0 == 0:
             self.timeline.append(_minute(at_s, fleet, deployments, tightest))
@@ -112,12 +120,22 @@ class Account:
             fresh_per_s = deployment.fresh_per_s()
             if estimate.fresh_per_s is not None and fresh_per_s > 0 and deployment.storm_ratio() > STORM_RATIO:
                 self._fresh_errors.append(abs(estimate.fresh_per_s / fresh_per_s - 1.0))
-            cards = {pod.card.key: pod.card for pod in deployment.ready()}
-            busy = sum(card.busy for card in cards.values())
-            own = sum(pod.gpu_busy for pod in deployment.ready())
-            is_shared = any(len(card.pods) > 1 for card in cards.values())
-            if estimate.own_share is not None and is_shared and busy > BUSY_LEAST * len(cards):
-                self._share_errors.append(100.0 * abs(estimate.own_share - own / busy))
+            own_share = self._own_share(deployment)
+            if own_share is not None:
+                self._neighbour_shares.append(100.0 * (1.0 - own_share))
+                if estimate.own_share is not None:
+                    self._share_errors.append(100.0 * abs(estimate.own_share - own_share))
+
+    def _own_share(self, deployment: Deployment) -> float | None:
+        """Of the GPU time of the service's cards, over the last minute; None while no card is shared or hardly any
+        works. As for the fresh demand: a single step of clumped arrivals is not what anybody could have seen."""
+        ready = deployment.ready()
+        cards = {pod.card.key: pod.card for pod in ready}
+        history = self._work.setdefault(deployment.workload, deque(maxlen=round(TRUTH_WINDOW_S / TICK_S)))
+        history.append((sum(pod.gpu_busy for pod in ready), sum(card.busy for card in cards.values())))
+        own, busy = (sum(part) / len(history) for part in zip(*history, strict=True))
+        is_shared = any(len(card.pods) > 1 for card in cards.values())
+        return own / busy if is_shared and busy > BUSY_LEAST * len(cards) else None
 
     def finish(self, deployments: Iterable[Deployment]) -> None:
         """The run is over."""
@@ -134,6 +152,7 @@ class Account:
             below_low_s=self._below_s,
             fresh_error_ratio=median(self._fresh_errors) if self._fresh_errors else None,
             share_error_points=median(self._share_errors) if self._share_errors else None,
+            neighbour_share_points=median(self._neighbour_shares) if self._neighbour_shares else None,
         )
 
 

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from scaler.quantity import Level
-from scaler.simulate.autoscaler import HOLD, Autoscaler, Truth, by_workload
-from scaler.simulate.deployment import Deployment, Recent
+from scaler.simulate.autoscaler import Autoscaler, Truth
+from scaler.simulate.deployment import Deployment, Recent, by_workload
 from scaler.simulate.execution import serve, share_gpu
 from scaler.simulate.fleet import Fleet
-from scaler.simulate.hpa import SYNC_S
+from scaler.simulate.hpa import HOLD, SYNC_S
 from scaler.simulate.metric_path import MetricPath
 from scaler.simulate.scenario import STEP_S, Event, Scenario
 from scaler.simulate.scores import Account
@@ -113,7 +113,9 @@ class World:
                         pod.leak()
             failed, short_of_vram = 0.0 if ready else attempts.total, 0.0  # without an endpoint all are refused
             for pod in ready:
-                served = serve(pod, setting, attempts.total / len(ready), gpu_parts[pod], self._noise)
+                served = serve(
+                    pod, setting, attempts.total / len(ready), deployment.clients.clump, gpu_parts[pod], self._noise
+                )
                 failed += served.failed + served.given_up
                 short_of_vram += served.failed
             deployment.clients.fail(attempts, failed)
