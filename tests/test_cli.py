@@ -283,17 +283,24 @@ def test_doubts_about_manifests_and_windows_are_warnings(tmp_path: Path) -> None
 class _Past(RecordingSource):
     """The incident's recording in a Prometheus' place."""
 
+    url, promql = "http://x", {"replicas": "a"}
+
+    def whole_snapshots(self, start_s: float, end_s: float, step_s: float) -> Iterator[Snapshot]:
+        return self.snapshots(start_s, end_s, step_s)
+
     def close(self) -> None:
         pass
 
 
 def test_what_is_recorded_replays_as_its_source_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("scaler.cli.record.open_prometheus", lambda settings, url: _Past(RECORDING))
+    monkeypatch.setattr("scaler.cli.record.open_prometheus", lambda settings, url, services: _Past(RECORDING))
     window = ("--start", "2025-06-18T00:00:00Z", "--end", "2025-06-18T00:15:00Z", "--step", "30s")
     path = tmp_path / "night.jsonl.gz"
     recorded = invoked("record", "--prometheus", "http://x", *window, "-o", str(path))
     assert (recorded.exit_code, recorded.stdout) == (0, "")
-    assert recorded.stderr == f"{path}: 31 snapshots, 2025-06-18 00:00:00Z to 2025-06-18 00:15:00Z\n"
+    said = f"{path}: 31 snapshots, 2025-06-18 00:00:00Z to 2025-06-18 00:15:00Z, "
+    assert recorded.stderr.startswith(said)
+    assert len(recorded.stderr.splitlines()) == 1
     again = invoked("replay", "--recording", str(path), "-f", str(SCALED_OBJECTS), "--json", "-")
     assert again.stdout == invoked("replay", *window, "--json", "-").stdout
     assert len(again.stdout.splitlines()) == 31 * 6
@@ -308,7 +315,7 @@ class _Blank(_Past):
 
 
 def test_where_nothing_could_be_read_nothing_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("scaler.cli.record.open_prometheus", lambda settings, url: _Blank(RECORDING))
+    monkeypatch.setattr("scaler.cli.record.open_prometheus", lambda settings, url, services: _Blank(RECORDING))
     window = ("--start", "2025-06-18T00:00:00Z", "--end", "2025-06-18T00:15:00Z", "--step", "30s")
     path = tmp_path / "night.jsonl.gz"
     path.write_text("an older recording")

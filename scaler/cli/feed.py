@@ -28,8 +28,11 @@ class Range(NamedTuple):
     step_s: float
 
 
-def open_prometheus(settings: Settings, url: str | None) -> PrometheusSource | None:
-    """The Prometheus of the flag, else of the settings; None where neither names one."""
+def open_prometheus(settings: Settings, url: str | None, services: Services | None = None) -> PrometheusSource | None:
+    """The Prometheus of the flag, else of the settings; None where neither names one.
+
+    With `services` it evaluates their prometheus triggers as well, and says which it cannot.
+    """
     wanted = settings.prometheus
     if url is not None:
         try:
@@ -37,7 +40,11 @@ def open_prometheus(settings: Settings, url: str | None) -> PrometheusSource | N
         except ValidationError as error:
             raise Unusable(f"--prometheus: {'; '.join(describe(error, PrometheusSettings))}") from None
         wanted = (wanted or flagged).model_copy(update={"url": flagged.url})
-    return PrometheusSource(wanted, settings.timing) if wanted is not None else None
+    if wanted is None:
+        return None
+    for text in services.unplayable if services is not None else ():
+        warn(text)
+    return PrometheusSource(wanted, settings.timing, services.baselines if services is not None else ())
 
 
 def open_recording(path: str | None, settings: Settings) -> RecordingSource:

@@ -20,6 +20,7 @@ _RFC_3339 = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(\.\d{1,9})?([Zz
 _UNIX = re.compile(r"\d{9,12}(\.\d{1,9})?", re.ASCII)  # from 1973 on: fewer digits are a mistyped year
 _RELATIVE = re.compile(r"now(?:-([0-9a-z.]{1,32}))?", re.ASCII)
 _LAST_MOMENT_S = 253_402_300_799.0  # 9999-12-31T23:59:59Z, the last that RFC 3339 can write
+_NOW, _IS_RELATIVE = "scaler.now", "scaler.relative-moment"
 _LEAST_STEP_S, _MOST_STEP_S = 0.5, 3600.0
 
 
@@ -39,13 +40,23 @@ def parse_moment(text: str, now_s: float) -> float:
     return at_s
 
 
-def moment(_: click.Context, __: click.Parameter, value: str | None) -> float | None:
-    """Callback of --start and --end. `now` is whole seconds, so that a range made of it has whole instants."""
+def moment(context: click.Context, _: click.Parameter, value: str | None) -> float | None:
+    """Callback of --start and --end. `now` is whole seconds, so that a range made of it has whole instants, and the
+    same for both."""
+    now_s = context.meta.setdefault(_NOW, float(int(time.time())))
     try:
-        return None if value is None else parse_moment(value, float(int(time.time())))
+        moment_s = None if value is None else parse_moment(value, now_s)
+        if value is not None and _RELATIVE.fullmatch(value):
+            context.meta[_IS_RELATIVE] = True
+        return moment_s
     except ValueError as error:
         takes = "RFC 3339 with its offset (2025-06-18T00:00:00Z), Unix seconds, now, or now-6h"
         raise click.BadParameter(f"{value!r}: {error}; it takes {takes}") from None
+
+
+def is_relative() -> bool:
+    """True if --start or --end of this call counts from now: the same words mean another time when said again."""
+    return bool(click.get_current_context().meta.get(_IS_RELATIVE))
 
 
 def step(_: click.Context, __: click.Parameter, value: str | None) -> float | None:
