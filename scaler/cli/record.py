@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ from scaler.cli.options import (
     start_option,
     step_option,
 )
+from scaler.cli.statuses import INTERRUPTED
 from scaler.explain import at
 from scaler.manifests import read_services
 from scaler.settings import Settings, load_settings
@@ -93,6 +95,9 @@ def record_command(
             _record(source, writer, span)
     except OSError as error:
         raise Unusable(f"{output}: {error.strerror or error}") from None
+    except KeyboardInterrupt:
+        # The threads that wait for Prometheus would hold the process for up to historyDeadline. Files are closed.
+        os._exit(INTERRUPTED)
     finally:
         source.close()
     for problem, snapshots in writer.problems.most_common(MOST_PROBLEMS):

@@ -191,12 +191,16 @@ class RecordingWriter:
         if theirs == mine:
             return
         try:
-            old, new = _flat(parse_line(theirs)), _flat(parse_line(mine))
+            record = parse_line(theirs)
+            parse_header(record)
         except Unexpected as error:
-            raise BadRecording(f"{self.part}: line 1: expected {error}; remove it to begin anew") from None
-        differing = [f"{key} {_short(old.get(key))}, not {_short(new[key])}" for key in new if old.get(key) != new[key]]
+            raise BadRecording(f"{self.part}: line 1: expected {error}; remove it to begin a recording anew") from None
+        old, new = _flat(record), _flat(parse_line(mine))
+        differing = [
+            f"{key} {old.get(key)!r}, not {new.get(key)!r}" for key in new | old if old.get(key) != new.get(key)
+        ]
         raise BadRecording(
-            f"{self.part}: begun with {'; '.join(differing)}: the same command continues it, without it it begins anew"
+            f"{self.part}: begun with {'; '.join(differing)}: repeat that command to go on, or remove it to begin anew"
         )
 
     def _take(self, lines: list[bytes]) -> bool:
@@ -263,8 +267,3 @@ def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in record.items():
         flat |= {f"{key}.{inner}": each for inner, each in value.items()} if isinstance(value, dict) else {key: value}
     return flat
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 120 else f"{text[:119]}…"
