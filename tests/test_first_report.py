@@ -195,7 +195,7 @@ def test_what_the_old_trigger_asked_for_is_recorded(report: Report) -> None:
 def test_a_prometheus_with_few_samples_a_query_is_asked_for_less_at_once(
     prometheus: PrometheusServer, report: Report, tmp_path: Path
 ) -> None:
-    """--query.max-samples refuses 60 instants and takes fewer; the snapshots are the same but for a sum's last digit."""
+    """--query.max-samples refuses 60 instants and takes fewer; the snapshots are the same but for the last digits."""
     flags = ("--query.lookback-delta=30s", "--query.max-samples=4000")
     with running_prometheus(_copy(prometheus, tmp_path), flags=flags) as server:
         source = PrometheusSource(PrometheusSettings(url=server.url), Timing())
