@@ -6,7 +6,6 @@ import contextlib
 import json
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import click
@@ -27,7 +26,8 @@ from scaler.cli.statuses import FOUND
 from scaler.decision import FleetPlan, Reason
 from scaler.explain import at
 from scaler.policy import FleetPolicy
-from scaler.replay.rerun import rerun
+from scaler.replay.flow import flows
+from scaler.replay.rerun import Rerun
 from scaler.replay.summary import Replay
 from scaler.replay.tables import tables
 from scaler.settings import load_settings
@@ -90,10 +90,12 @@ def replay_command(
 
     replay = Replay(max_changes=None if every_change else SHOWN_CHANGES)
     finding = Finding(fail_on)
-    plans = finding.over(rerun(source.snapshots(*span), policy))
+    run = Rerun(policy)
     with contextlib.nullcontext() if json_path is None else click.open_file(json_path, "w", encoding="utf-8") as file:
-        for plan in plans:
-            replay.add(plan)
+        for snapshot in source.snapshots(*span):
+            plan = run.at(snapshot)
+            finding.add(plan)
+            replay.add(plan, flows(snapshot, policy))
             if file is not None:
                 file.writelines(f"{json.dumps(decision.as_json())}\n" for decision in plan.decisions.values())
     if json_path != "-":
@@ -112,16 +114,14 @@ class Finding:
     count: int = 0
     first: str | None = None
 
-    def over(self, plans: Iterable[FleetPlan]) -> Iterator[FleetPlan]:
-        """The same plans, looked through."""
-        for plan in plans:
-            for decision in plan.decisions.values():
-                hit = self.wanted.intersection(decision.reasons)
-                if hit:
-                    self.count += 1
-                    who = f"{decision.key.namespace}/{decision.key.name}"
-                    self.first = self.first or f"{', '.join(sorted(hit))} at {at(decision.time_s)} for {who}"
-            yield plan
+    def add(self, plan: FleetPlan) -> None:
+        """One more plan is looked through."""
+        for decision in plan.decisions.values():
+            hit = self.wanted.intersection(decision.reasons)
+            if hit:
+                self.count += 1
+                who = f"{decision.key.namespace}/{decision.key.name}"
+                self.first = self.first or f"{', '.join(sorted(hit))} at {at(decision.time_s)} for {who}"
 
 
 def _print(replay: Replay) -> None:
