@@ -6,11 +6,14 @@ import contextlib
 import json
 import shutil
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import click
-from rich.console import Console
+from rich.console import Console, RenderableType
 
+from scaler.cli.faults import Unusable, warn
 from scaler.cli.feed import only_one_source, open_prometheus, open_recording, services_of, time_range
 from scaler.cli.options import (
     all_manifests,
@@ -25,12 +28,15 @@ from scaler.cli.options import (
 from scaler.cli.statuses import FOUND
 from scaler.decision import FleetPlan, Reason
 from scaler.explain import at
-from scaler.policy import FleetPolicy
+from scaler.manifests import Services
+from scaler.policy import BadPolicy, FleetPolicy, service_policy
+from scaler.replay.against import Comparison, beside
+from scaler.replay.against_tables import against_tables
 from scaler.replay.flow import flows
 from scaler.replay.rerun import Rerun
 from scaler.replay.summary import Replay
 from scaler.replay.tables import tables
-from scaler.settings import load_settings
+from scaler.settings import Settings, load_settings
 from scaler.sources.recording import RecordingSource
 
 SHOWN_CHANGES = 100
@@ -55,9 +61,15 @@ def reasons(_: click.Context, __: click.Parameter, value: tuple[str, ...]) -> fr
 @step_option
 @manifests_option
 @config_option
-@click.option("--json", "json_path", metavar="FILE", help="Every decision, one JSON object a line; - is stdout.")
+@click.option("--against", metavar="FILE", help="Other settings, B, beside --config, A: where their answers part.")
 @click.option(
-    "--fail-on", callback=reasons, multiple=True, metavar="REASON,...", help="Exit with 1 on such a decision."
+    "--json",
+    "json_path",
+    metavar="FILE",
+    help="Every decision of A, one JSON object a line, B's answer under its key `against`; - is stdout.",
+)
+@click.option(
+    "--fail-on", callback=reasons, multiple=True, metavar="REASON,...", help="Exit with 1 on such a decision of A."
 )
 @click.option("--all", "every_change", is_flag=True, help=f"All changes, not the first {SHOWN_CHANGES} only.")
 def replay_command(
@@ -69,6 +81,7 @@ def replay_command(
     manifests: tuple[str, ...],
     more_manifests: tuple[str, ...],
     config: str | None,
+    against: str | None,
     json_path: str | None,
     fail_on: frozenset[Reason],
     every_change: bool,
@@ -86,24 +99,57 @@ def replay_command(
     if not files and not is_incident:
         raise click.UsageError("-f is missing: it takes the ScaledObjects to decide for")
     span = time_range(start, end, step, settings, source if isinstance(source, RecordingSource) else None)
-    policy = FleetPolicy(settings, services_of(files, settings, is_incident).policies)
+    services = services_of(files, settings, is_incident)
+    policy = FleetPolicy(settings, services.policies)
+    other = None if against is None else _against(against, settings, services)
 
-    replay = Replay(max_changes=None if every_change else SHOWN_CHANGES)
-    finding = Finding(fail_on)
-    run = Rerun(policy)
+    most = None if every_change else SHOWN_CHANGES
+    replay, finding, run = Replay(most), Finding(fail_on), Rerun(policy)
+    comparison, other_run = None, None
+    if other is not None:
+        comparison, other_run = Comparison(replay, Replay(0)), Rerun(other)
     with contextlib.nullcontext() if json_path is None else click.open_file(json_path, "w", encoding="utf-8") as file:
         for snapshot in source.snapshots(*span):
             plan = run.at(snapshot)
             finding.add(plan)
-            replay.add(plan, flows(snapshot, policy))
+            other_plan = None
+            if comparison is not None and other_run is not None:
+                other_plan = other_run.at(snapshot)
+                comparison.add(plan, other_plan, flows(snapshot, policy), flows(snapshot, other_run.policy))
+            else:
+                replay.add(plan, flows(snapshot, policy))
             if file is not None:
-                file.writelines(f"{json.dumps(decision.as_json())}\n" for decision in plan.decisions.values())
+                file.writelines(f"{json.dumps(each)}\n" for each in _as_json(plan, other_plan))
     if json_path != "-":
-        _print(replay)
+        named = config or "the default settings"
+        _print(tables(replay) if comparison is None else against_tables(comparison, named, against or "", most))
     if finding.first is None:
         return 0
-    click.echo(f"--fail-on found {finding.first}; {finding.count} such decisions", err=True)
+    of_a = "" if against is None else f" under A, {config or 'the default settings'}"
+    click.echo(f"--fail-on found {finding.first}{of_a}; {finding.count} such decisions", err=True)
     return FOUND
+
+
+def _against(path: str, settings: Settings, services: Services) -> FleetPolicy:
+    """The policy of --against for the same ScaledObjects; the recorded time is read with the windows of --config."""
+    other = load_settings(path)
+    for window in ("stable_window_s", "burst_window_s"):
+        own_s, other_s = getattr(settings.timing, window), getattr(other.timing, window)
+        if own_s != other_s:
+            field = type(other.timing).model_fields[window].alias
+            warn(f"{path}: timing.{field} {other_s:g}s has no effect: signals are read with {own_s:g}s, as by --config")
+    found = {}
+    for key, metadata in services.metadata.items():
+        try:
+            found[key] = service_policy(key, metadata, other)
+        except BadPolicy as fault:
+            raise Unusable(f"{path}, for {'/'.join(key)}: {fault}") from None
+    return FleetPolicy(other, found)
+
+
+def _as_json(plan: FleetPlan, other: FleetPlan | None) -> Iterator[dict[str, Any]]:
+    for key, decision in plan.decisions.items():
+        yield decision.as_json() if other is None else beside(decision, other.decisions.get(key))
 
 
 @dataclass(slots=True)
@@ -124,10 +170,10 @@ class Finding:
                 self.first = self.first or f"{', '.join(sorted(hit))} at {at(decision.time_s)} for {who}"
 
 
-def _print(replay: Replay) -> None:
+def _print(shown: RenderableType) -> None:
     width = max(shutil.get_terminal_size().columns, LEAST_COLUMNS) if sys.stdout.isatty() else PIPE_COLUMNS
     console = Console(markup=False, emoji=False, highlight=False, width=width)
     # Captured and then written: rich would end a broken pipe with status 1, which means "found".
     with console.capture() as captured:
-        console.print(tables(replay))
+        console.print(shown)
     click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
