@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import click
@@ -32,10 +34,13 @@ from scaler.manifests import Services
 from scaler.policy import BadPolicy, FleetPolicy, service_policy
 from scaler.replay.against import Comparison, beside
 from scaler.replay.against_tables import against_tables
+from scaler.replay.drawing import Drawing
 from scaler.replay.flow import flows
+from scaler.replay.report_page import replay_page
 from scaler.replay.rerun import Rerun
 from scaler.replay.summary import Replay
 from scaler.replay.tables import tables
+from scaler.report.write import PlotlyMissing, plotly_script, write_page
 from scaler.settings import Settings, load_settings
 from scaler.sources.recording import RecordingSource
 
@@ -68,6 +73,7 @@ def reasons(_: click.Context, __: click.Parameter, value: tuple[str, ...]) -> fr
     metavar="FILE",
     help="Every decision of A, one JSON object a line, B's answer under its key `against`; - is stdout.",
 )
+@click.option("--report", metavar="FILE", help="One HTML page that opens without network: verdict, charts, reasons.")
 @click.option(
     "--fail-on", callback=reasons, multiple=True, metavar="REASON,...", help="Exit with 1 on such a decision of A."
 )
@@ -83,6 +89,7 @@ def replay_command(
     config: str | None,
     against: str | None,
     json_path: str | None,
+    report: str | None,
     fail_on: frozenset[Reason],
     every_change: bool,
 ) -> int:
@@ -103,26 +110,39 @@ def replay_command(
     policy = FleetPolicy(settings, services.policies)
     other = None if against is None else _against(against, settings, services)
 
+    if report is not None:
+        _check_report(report)
     most = None if every_change else SHOWN_CHANGES
-    replay, finding, run = Replay(most), Finding(fail_on), Rerun(policy)
-    comparison, other_run = None, None
+    replay, finding, runs = Replay(most), Finding(fail_on), [Rerun(policy)]
+    comparison = None
     if other is not None:
-        comparison, other_run = Comparison(replay, Replay(0)), Rerun(other)
+        comparison = Comparison(replay, Replay(0))
+        runs.append(Rerun(other))
+    drawing = (
+        Drawing([run.policy for run in runs], math.floor((span.end_s - span.start_s) / span.step_s) + 1)
+        if report is not None
+        else None
+    )
     with contextlib.nullcontext() if json_path is None else click.open_file(json_path, "w", encoding="utf-8") as file:
-        for snapshot in source.snapshots(*span):
-            plan = run.at(snapshot)
-            finding.add(plan)
-            other_plan = None
-            if comparison is not None and other_run is not None:
-                other_plan = other_run.at(snapshot)
-                comparison.add(plan, other_plan, flows(snapshot, policy), flows(snapshot, other_run.policy))
+        for snapshot in source.snapshots(span.start_s, span.end_s, span.step_s):
+            plans = [run.at(snapshot) for run in runs]
+            finding.add(plans[0])
+            if comparison is None:
+                replay.add(plans[0], flows(snapshot, policy))
             else:
-                replay.add(plan, flows(snapshot, policy))
+                comparison.add(plans[0], plans[1], *(flows(snapshot, run.policy) for run in runs))
+            if drawing is not None:
+                drawing.add(snapshot, plans, runs[0].memory)
             if file is not None:
-                file.writelines(f"{json.dumps(each)}\n" for each in _as_json(plan, other_plan))
+                file.writelines(f"{json.dumps(each)}\n" for each in _as_json(plans))
+    names = [config or "the default settings", against or ""]
     if json_path != "-":
-        named = config or "the default settings"
-        _print(tables(replay) if comparison is None else against_tables(comparison, named, against or "", most))
+        _print(tables(replay) if comparison is None else against_tables(comparison, names[0], names[1], most))
+    if report is not None and drawing is not None:
+        where = "the incident of 18 June 2025" if is_incident else recording or "a Prometheus"
+        page = replay_page(replay, drawing, where, span.step_s, comparison, names)
+        size = write_page(Path(report), page)
+        click.echo(f"{report}: {size / 1e6:.1f} MB, opens in a browser without network", err=True)
     if finding.first is None:
         return 0
     of_a = "" if against is None else f" under A, {config or 'the default settings'}"
@@ -147,9 +167,21 @@ def _against(path: str, settings: Settings, services: Services) -> FleetPolicy:
     return FleetPolicy(other, found)
 
 
-def _as_json(plan: FleetPlan, other: FleetPlan | None) -> Iterator[dict[str, Any]]:
-    for key, decision in plan.decisions.items():
-        yield decision.as_json() if other is None else beside(decision, other.decisions.get(key))
+def _check_report(path: str) -> None:
+    """Before the replay, which may take long: what draws is there, and so is the place for the file."""
+    if path == "-":
+        raise click.UsageError("--report: it takes the name of a file", click.get_current_context())
+    try:
+        plotly_script()
+    except PlotlyMissing as missing:
+        raise Unusable(str(missing)) from None
+    if not Path(path).absolute().parent.is_dir():
+        raise Unusable(f"{path}: no such directory")
+
+
+def _as_json(plans: list[FleetPlan]) -> Iterator[dict[str, Any]]:
+    for key, decision in plans[0].decisions.items():
+        yield decision.as_json() if len(plans) == 1 else beside(decision, plans[1].decisions.get(key))
 
 
 @dataclass(slots=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from scaler.decision import Decision, FleetPlan, PoolState, Reason, Verdict
 from scaler.policy import ServiceKey
-from scaler.replay.flow import Flow
+from scaler.replay.flow import NO_FLOWS, Flow
 from scaler.replay.summary import Replay
 
 MOST_PARTINGS = 1000  # each is one line of a table
@@ -52,11 +53,11 @@ class Comparison:
     _were: dict[object, tuple[object, object]] = field(default_factory=dict)
 
     def add(
-        self, a: FleetPlan, b: FleetPlan, flows_a: dict[str, Flow] | None = None, flows_b: dict[str, Flow] | None = None
+        self, a: FleetPlan, b: FleetPlan, flows_a: Mapping[str, Flow] = NO_FLOWS, flows_b: Mapping[str, Flow] = NO_FLOWS
     ) -> None:
-        """The plans of one moment; moments come in the order of time."""
-        self.a.add(a, flows_a or {})
-        self.b.add(b, flows_b or {})
+        """The plans of one moment, and the flows of each side's pools; moments come in the order of time."""
+        self.a.add(a, flows_a)
+        self.b.add(b, flows_b)
         for name in dict.fromkeys((*a.pools, *b.pools)):
             of_a, of_b = _vetoed(a.pools.get(name)), _vetoed(b.pools.get(name))
             if of_a != of_b:

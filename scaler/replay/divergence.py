@@ -57,6 +57,7 @@ class ServiceAccount:
 
     Attributes:
         real_hours / granted_hours: replica-hours over the moments with an answer: replicas x time to the next moment.
+        real_ups: scale-ups of the recorded autoscaler, those included that were withheld.
         vetoed_steps: moments with the verdict veto or limited. unknown_steps: moments without an answer.
         withheld: scale-ups of the recorded autoscaler to more than was granted then.
         ahead: scale-ups that were granted before the recorded autoscaler made them, or that it never made.
@@ -67,6 +68,7 @@ class ServiceAccount:
     granted_max: int = 0
     real_hours: float = 0.0
     granted_hours: float = 0.0
+    real_ups: int = 0
     vetoed_steps: int = 0
     first_veto_s: float | None = None
     unknown_steps: int = 0
@@ -94,6 +96,8 @@ class ServiceAccount:
             self.vetoed_steps += 1
             if self.first_veto_s is None:
                 self.first_veto_s = decision.time_s
+        if was is not None and replicas > was:
+            self.real_ups += 1
         if was is not None and replicas > max(was, granted):
             reason = decision.reasons[0] if decision.reasons else Reason.DEMAND
             self.withheld.append(Withheld(decision.time_s, was, replicas, granted, free_bytes, reason))

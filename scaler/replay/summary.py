@@ -17,6 +17,7 @@ from scaler.snapshot import Problem
 
 MOST_PROBLEMS = 100  # a text may carry a changing number; so many different ones tell enough
 QUARTER_S = 900.0
+OUT_RATIO = 0.05  # of the low watermark, 70 MiB of a T4's 1.4 GiB: an allocator that asks for more than that fails
 
 
 class Veto(NamedTuple):
@@ -54,7 +55,7 @@ class PoolAccount:
 
     Attributes:
         least_free_bytes / least_at_s: the least free VRAM that counts, and when first. first_below_s: when it was first
-            below the low watermark. below_hours: how long altogether.
+            below the low watermark, first_out_s below OUT_RATIO of it. below_hours: how long below it altogether.
         blind_steps: moments at which it could not be seen.
         failed_requests / requests: of the pool's services, rates x time to the next moment. Failures are those that may
             be for lack of VRAM; all of them where the server does not tell. Clients' retries count as requests.
@@ -67,7 +68,7 @@ class PoolAccount:
     least_free_bytes: float | None = None
     least_at_s: float | None = None
     first_below_s: float | None = None
-    low_bytes: float | None = None
+    first_out_s: float | None = None
     below_hours: float = 0.0
     blind_steps: int = 0
     vetoes: list[Veto] = field(default_factory=list)
@@ -91,9 +92,11 @@ class PoolAccount:
         if state.free_bytes is None:
             self.blind_steps += 1
         elif self.least_free_bytes is None or state.free_bytes < self.least_free_bytes:
-            self.least_free_bytes, self.least_at_s, self.low_bytes = state.free_bytes, time_s, state.low_bytes
+            self.least_free_bytes, self.least_at_s = state.free_bytes, time_s
         if self.first_below_s is None and _is_below(state):
             self.first_below_s = time_s
+        if self.first_out_s is None and _is_below(state, OUT_RATIO):
+            self.first_out_s = time_s
         if state.vetoed and not stood:
             self.vetoes.append(Veto(time_s, None))
         elif stood and not state.vetoed:
@@ -190,5 +193,5 @@ def _outline(decision: Decision) -> tuple[object, ...]:
     return decision.demand, decision.verdict, (ahead > 0) - (ahead < 0), decision.reasons[:1]
 
 
-def _is_below(state: PoolState) -> bool:
-    return state.free_bytes is not None and state.low_bytes is not None and state.free_bytes < state.low_bytes
+def _is_below(state: PoolState, ratio: float = 1.0) -> bool:
+    return state.free_bytes is not None and state.low_bytes is not None and state.free_bytes < ratio * state.low_bytes
