@@ -5,7 +5,7 @@
         assert page.text("h1") == "..."
 
 The fixture fails its test, whatever else it asserts, if the page logged an error or asked for anything outside of its
-own origin. Use it with `from tests.browser import OpenPage, chromium, open_page  # noqa: F401`.
+own origin. A test module takes it with `pytest_plugins = ("tests.browser",)`.
 """
 
 from __future__ import annotations

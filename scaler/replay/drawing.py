@@ -133,6 +133,10 @@ class Drawing:
         self.services = {key: ServiceDrawing(self._width, tellings, sides) for key in services}
         self.pools = {pool.name: PoolDrawing(self._width, sides) for pool in self._policies[0].operator.pools}
 
+    def is_tightest(self, pool: str) -> bool:
+        """Whether the free VRAM that counts is that of one card, the tightest."""
+        return self._policies[0].operator.pool(pool).watermark_of.startswith("tightest")
+
     @property
     def is_thinned(self) -> bool:
         """Whether measured curves are less than every moment."""

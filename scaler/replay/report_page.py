@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from scaler.explain import at
@@ -10,7 +11,7 @@ from scaler.replay.against import Comparison
 from scaler.replay.against_tables import answers, pair, what
 from scaler.replay.divergence import ServiceAccount
 from scaler.replay.drawing import Drawing, PoolDrawing, ServiceDrawing
-from scaler.replay.story import details, verdict, withheld_of, worst_pool
+from scaler.replay.story import against, details, verdict, withheld_of, worst_pool
 from scaler.replay.summary import PoolAccount, Replay, Veto
 from scaler.replay.tables import Clock, minutes
 from scaler.report.page import Band, Chart, Column, Curve, Figure, Page, Role, Row, Section, Table, Tellings
@@ -35,7 +36,12 @@ def replay_page(
     start_s, end_s = replay.start_s or 0.0, replay.end_s or 0.0
     clock = Clock(start_s, end_s)
     accounts = sorted(replay.services.values(), key=_by_divergence)
-    sections = [_pool_section(replay.pools[name], each, drawing.at, clock) for name, each in drawing.pools.items()]
+    if comparison is not None:
+        accounts.sort(key=lambda account: comparison.first_s.get(account.key, math.inf))
+    sections = [
+        _pool_section(replay.pools[name], each, drawing.at, clock, drawing.is_tightest(name))
+        for name, each in drawing.pools.items()
+    ]
     if comparison is not None:
         sections.append(_against_section(comparison, names, clock))
     sections.append(_services_section(accounts))
@@ -48,7 +54,7 @@ def replay_page(
     return Page(
         title=f"vram-scaler replay, {at(start_s)} to {at(end_s)}",
         subtitle=subtitle,
-        verdict=verdict(replay),
+        verdict=verdict(replay) if comparison is None else [*verdict(replay), against(comparison)],
         details=details(replay),
         figures=_figures(replay),
         sections=sections,
@@ -56,7 +62,7 @@ def replay_page(
         start_s=start_s,
         step_s=step_s,
         steps=drawing.at + 1,
-        tellings=[_tellings(account, drawing, start_s, step_s, names) for account in accounts],
+        tellings=[_tellings(account, drawing, start_s, step_s, comparison, names) for account in accounts],
     )
 
 
@@ -95,14 +101,14 @@ def _notes(drawing: Drawing) -> list[str]:
     return texts
 
 
-def _pool_section(account: PoolAccount, drawing: PoolDrawing, last: int, clock: Clock) -> Section:
+def _pool_section(account: PoolAccount, drawing: PoolDrawing, last: int, clock: Clock, is_tightest: bool) -> Section:
     cards = sorted(drawing.cards.items(), key=lambda item: (item[1].least, item[0]))
     shown = cards[:MOST_CARDS]
     curves = [_changes(0, "real replicas", "real", drawing.real)]
     for number, granted in enumerate(drawing.granted):
         curves.append(_changes(0, _sided("granted", number, drawing.granted), SIDES[number], granted))
     curves += [_extremes(1, f"card {key}", "card", each, is_quiet=True) for key, each in shown]
-    curves.append(_extremes(1, "what counts: the tightest card", "tightest", drawing.free_gib))
+    curves.append(_extremes(1, "tightest card" if is_tightest else "what counts", "tightest", drawing.free_gib))
     low = drawing.low_gib
     curves.append(_changes(1, _sided("low watermark", 0, low), "watermark", low[0]))
     if len(low) > 1 and low[1].points.values != low[0].points.values:
@@ -111,9 +117,9 @@ def _pool_section(account: PoolAccount, drawing: PoolDrawing, last: int, clock: 
     chart = Chart(
         label=f"Pool {account.name} over time: replicas, free VRAM of each card with the watermark, failed requests",
         rows=(
-            Row("replicas of the pool's services", 170),
-            Row("free VRAM, GiB", 190),
-            Row("failed requests per minute", 120),
+            Row("replicas of the pool's services", 150),
+            Row("free VRAM, GiB", 165),
+            Row("failed requests per minute", 105),
         ),
         curves=curves,
         bands=_bands(drawing.vetoes, last),
@@ -156,7 +162,8 @@ def _services_section(accounts: Sequence[ServiceAccount]) -> Section:
         "Hours: replicas x time, over the moments with an answer."
     )
     table = Table("Replicas as they were and as they would have been granted", columns, rows, note)
-    return Section("services", "Services", "", (), (table,))
+    text = "Granted: told at that moment, given the real replicas. What our answers would have changed is not recorded."
+    return Section("services", "Services", text, (), (table,))
 
 
 def _service_section(
@@ -169,8 +176,8 @@ def _service_section(
         curves.append(_changes(0, _sided("granted", number, granted), SIDES[number], side.granted))
     curves += [
         _changes(0, _sided("demand", 0, granted), "demand", drawing.sides[0].demand),
-        _extremes(1, "in flight, as read", "real", drawing.inflight),
-        _extremes(1, "own, without retries and neighbours", "ours", drawing.own_inflight),
+        _extremes(1, "in flight as read", "real", drawing.inflight),
+        _extremes(1, "own in flight, corrected", "ours", drawing.own_inflight),
         _extremes(2, "failed requests", "failures", drawing.failed_per_min),
     ]
     chart = Chart(
@@ -253,12 +260,20 @@ def _against_section(comparison: Comparison, names: Sequence[str], clock: Clock)
 
 
 def _tellings(
-    account: ServiceAccount, drawing: Drawing, start_s: float, step_s: float, names: Sequence[str]
+    account: ServiceAccount,
+    drawing: Drawing,
+    start_s: float,
+    step_s: float,
+    comparison: Comparison | None,
+    names: Sequence[str],
 ) -> Tellings:
-    """Reading begins at the first moment that differs, else at the first veto, else at the end."""
+    """Reading begins where A and B part, else at the first moment that differs from what was, else at the first veto,
+    else at the end."""
     sides = drawing.services[account.key].sides
     moments = [each.time_s for each in account.withheld[:1]] + [each.time_s for each in account.ahead[:1]]
     first_s = min(moments, default=account.first_veto_s)
+    if comparison is not None:
+        first_s = comparison.first_s.get(account.key, first_s)
     begin = drawing.at if first_s is None else round((first_s - start_s) / step_s)
     by_settings = {
         f"{letter}: {name}" if len(sides) > 1 else name: side.told.tellings

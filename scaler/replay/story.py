@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from scaler.decision import Reason
 from scaler.policy import ServiceKey
 from scaler.quantity import format_bytes
+from scaler.replay.against import Comparison
 from scaler.replay.divergence import Ahead, Withheld
 from scaler.replay.summary import PoolAccount, Replay
 from scaler.replay.tables import Clock, minutes
@@ -24,6 +25,16 @@ def verdict(replay: Replay) -> list[str]:
     return [_vram(pool), _scaling(replay), *_growth(replay, pool)]
 
 
+def against(comparison: Comparison) -> str:
+    """What B would have made of the same time, and where it grants something else first."""
+    withheld = _count(len(withheld_of(comparison.b)), "scale-up")
+    if not comparison.first_s:
+        return f"B grants the same at every moment ({withheld} withheld)."
+    key = min(comparison.first_s, key=lambda each: comparison.first_s[each])
+    at = _clock(comparison.a).at(comparison.first_s[key])
+    return f"B would have withheld {withheld}, and grants something else first at {at} ({key.name})."
+
+
 def details(replay: Replay) -> list[str]:
     """The same with its seconds and sums, pool by pool."""
     clock = _clock(replay)
@@ -34,7 +45,9 @@ def details(replay: Replay) -> list[str]:
     if withheld:
         more = sum(each.after - max(each.before, each.granted) for each in withheld)
         by_reason = Counter(_WITHHELD_FOR.get(each.reason, f"for {each.reason}") for each in withheld)
-        whys = ", ".join(f"{count} {why}" for why, count in by_reason.most_common())
+        whys = ", ".join(
+            f"{'all' if count == len(withheld) else count} {why}" for why, count in by_reason.most_common()
+        )
         number = _count(len(withheld), "scale-up")
         texts.append(f"{number} by {_count(more, 'replica')} would have been withheld: {whys}.")
     ahead = ahead_of(replay)
@@ -59,11 +72,11 @@ def details(replay: Replay) -> list[str]:
 
 
 _WITHHELD_FOR = {
-    Reason.DEMAND: "for which the service's own load did not ask",
-    Reason.SCALE_DOWN_WINDOW: "for which the service's own load did not ask",
-    Reason.CONTENDED: "for which the service's own load did not ask",
+    Reason.DEMAND: "because the service's own load did not ask for them",
+    Reason.SCALE_DOWN_WINDOW: "because the service's own load did not ask for them",
+    Reason.CONTENDED: "because the service's own load did not ask for them",
     Reason.LOW_VRAM: "for low VRAM",
-    Reason.NO_FIT: "that would not have fitted",
+    Reason.NO_FIT: "because they would not have fitted",
 }
 
 
@@ -132,9 +145,8 @@ def _growth(replay: Replay, pool: PoolAccount) -> list[str]:
     what = f"{key.name} {first.before}→{first.after}"
     sooner = f"{_minutes(first.earlier_s or 0.0)} before the real autoscaler"
     if later and growth is not None and growth.ratio >= LEAST_GROWTH:
-        return [
-            f"When traffic grew by {percent(growth.ratio)} afterwards, {what} would have been granted at {at}, {sooner}."
-        ]
+        grew = f"When traffic grew by {percent(growth.ratio)} afterwards"
+        return [f"{grew}, {what} would have been granted at {at}, {sooner}."]
     return [f"{what} would have been granted at {at}, {sooner}."]
 
 

@@ -85,7 +85,7 @@
     return found;
   }
 
-  function layout(chart, colours) {
+  function layout(chart, colours, width) {
     const heights = chart.rows.map((row) => row.height);
     const whole = heights.reduce((sum, height) => sum + height, 0);
     const made = {
@@ -99,7 +99,8 @@
         type: "date", range: [ms(0), ms(end)], anchor: axis("y", chart.rows.length - 1), gridcolor: colours.grid,
         linecolor: colours.muted, showspikes: !isCoarse, spikemode: "across", spikethickness: 1, spikedash: "solid",
         spikecolor: colours.muted, hoverformat: data.clock ? "%d %b %H:%M:%S UTC" : "%H:%M:%S since the start",
-        tickformat: data.steps * data.step > 2 * 86400 ? "%d %b" : "%H:%M", automargin: false, nticks: 10,
+        tickformat: data.steps * data.step > 2 * 86400 ? "%d %b" : "%H:%M", automargin: false, tickangle: 0,
+        nticks: Math.max(3, Math.min(12, Math.floor(width / 75))),
       },
     };
     let top = 1;
@@ -126,10 +127,10 @@
     drawn.set(plot, chart);
     const colours = palette();
     const config = { displayModeBar: false, responsive: true, showTips: false, doubleClick: "reset" };
-    Plotly.newPlot(plot, traces(chart, colours), layout(chart, colours), config).then(() => {
+    Plotly.newPlot(plot, traces(chart, colours), layout(chart, colours, plot.clientWidth), config).then(() => {
       plot.on("plotly_click", (event) => {
         const left = plot.getBoundingClientRect().left + plot._fullLayout.xaxis._offset;
-        pick(stepOf(plot._fullLayout.xaxis.p2d(event.event.clientX - left)), chart.subject);
+        pick(stepOf(plot._fullLayout.xaxis.p2c(event.event.clientX - left)), chart.subject);
       });
       plot.dataset.drawn = "yes";
     });
@@ -146,7 +147,7 @@
   plots.forEach((plot) => near.observe(plot));
   dark.addEventListener("change", () => {
     const colours = palette();
-    drawn.forEach((chart, plot) => Plotly.react(plot, traces(chart, colours), layout(chart, colours)));
+    drawn.forEach((chart, plot) => Plotly.react(plot, traces(chart, colours), layout(chart, colours, plot.clientWidth)));
   });
 
   // ---- the moment

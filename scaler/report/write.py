@@ -141,13 +141,20 @@ def _telling(told: Telling) -> list[Any]:
 
 
 def _legend(chart: Chart) -> list[tuple[str, str]]:
-    """Each role once, by the name of its first curve."""
-    named: dict[str, str] = {}
+    """Each role once, with the names of its curves (single cards have none here); then the bands."""
+    named: dict[str, list[str]] = {}
     for curve in chart.curves:
-        named.setdefault(curve.role, curve.name)
-    return [(role, name) for role, name in named.items() if role != "card"] + (
-        [("card", "each card")] if "card" in named else []
-    )
+        names = named.setdefault(curve.role, [])
+        name = "each card" if curve.role == "card" else curve.name
+        if name not in names:
+            names.append(name)
+    found: list[tuple[str, str]] = [(role, "; ".join(names)) for role, names in named.items()]
+    is_compared = "other" in named
+    if any(not band.is_other for band in chart.bands):
+        found.append(("veto", "veto, A" if is_compared else "veto"))
+    if any(band.is_other for band in chart.bands):
+        found.append(("veto-other", "veto, B"))
+    return found
 
 
 @cache
