@@ -202,7 +202,7 @@ def test_b_is_drawn_beside_a(open_page: OpenPage, compared: Path) -> None:
 
 HOSTILE = (
     "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
-    "<!--<script>\u2028\u2029'\"{{7*7}}</title></style></select>&lt;b&gt;"
+    "<a href='javascript:void(0)'><b>bold</b></a><!--<script>\u2028\u2029'\"{{7*7}}</title></style></select>&lt;b&gt;"
 )
 
 

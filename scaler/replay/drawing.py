@@ -94,7 +94,7 @@ class Kept:
             is_odd = is_odd if is_turn else not is_odd
             if is_turn or is_odd:
                 kept.append((is_turn, told))
-        self._kept = kept if len(kept) <= self._most * 3 // 4 else kept[::2]
+        self._kept = kept if len(kept) <= self._most else kept[::2]
         self.left_out += size - len(self._kept)
 
     @property
