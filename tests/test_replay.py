@@ -156,6 +156,17 @@ def test_a_pool_counts_what_failed_and_the_time_between_veto_and_failure() -> No
     assert Growth(0, 8, 16).ratio == 1.0
 
 
+def test_growth_looks_only_at_what_came_after_the_veto() -> None:
+    """16/s and 12/s while the veto stands, then 4/s and 6/s: it shrank by a half."""
+    replay = Replay(None)
+    for number, per_s in enumerate((16, 12, 4, 6, 0)):
+        made = FleetPlan(after(number), {E5: decided(2, 2, 2)}, {"t4": pool(5, vetoed=number < 2)})
+        replay.add(made, {"t4": Flow(per_s, per_s, 0)})
+    growth = replay.pools["t4"].growth()
+    assert growth == Growth(after(2), 12, 6)
+    assert growth.ratio == -0.5
+
+
 def test_a_pool_keeps_its_tightest_moment_its_time_below_and_its_vetoes() -> None:
     hold = decided(2, 2, 2)
     account = replayed(

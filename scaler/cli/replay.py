@@ -24,6 +24,8 @@ from scaler.cli.options import (
     manifests_option,
     prometheus_option,
     recording_option,
+    report_option,
+    say_written,
     start_option,
     step_option,
 )
@@ -40,7 +42,7 @@ from scaler.replay.report_page import replay_page
 from scaler.replay.rerun import Rerun
 from scaler.replay.summary import Replay
 from scaler.replay.tables import tables
-from scaler.report.write import PlotlyMissing, plotly_script, write_page
+from scaler.report.write import write_page
 from scaler.settings import Settings, load_settings
 from scaler.sources.recording import RecordingSource
 
@@ -73,7 +75,7 @@ def reasons(_: click.Context, __: click.Parameter, value: tuple[str, ...]) -> fr
     metavar="FILE",
     help="Every decision of A, one JSON object a line, B's answer under its key `against`; - is stdout.",
 )
-@click.option("--report", metavar="FILE", help="One HTML page that opens without network: verdict, charts, reasons.")
+@report_option
 @click.option(
     "--fail-on", callback=reasons, multiple=True, metavar="REASON,...", help="Exit with 1 on such a decision of A."
 )
@@ -110,8 +112,6 @@ def replay_command(
     policy = FleetPolicy(settings, services.policies)
     other = None if against is None else _against(against, settings, services)
 
-    if report is not None:
-        _check_report(report)
     most = None if every_change else SHOWN_CHANGES
     replay, finding, runs = Replay(most), Finding(fail_on), [Rerun(policy)]
     comparison = None
@@ -141,8 +141,7 @@ def replay_command(
     if report is not None and drawing is not None:
         where = "the incident of 18 June 2025" if is_incident else recording or "a Prometheus"
         page = replay_page(replay, drawing, where, span.step_s, comparison, names)
-        size = write_page(Path(report), page)
-        click.echo(f"{report}: {size / 1e6:.1f} MB, opens in a browser without network", err=True)
+        say_written(report, write_page(Path(report), page))
     if finding.first is None:
         return 0
     of_a = "" if against is None else f" under A, {config or 'the default settings'}"
@@ -165,18 +164,6 @@ def _against(path: str, settings: Settings, services: Services) -> FleetPolicy:
         except BadPolicy as fault:
             raise Unusable(f"{path}, for {'/'.join(key)}: {fault}") from None
     return FleetPolicy(other, found)
-
-
-def _check_report(path: str) -> None:
-    """Before the replay, which may take long: what draws is there, and so is the place for the file."""
-    if path == "-":
-        raise click.UsageError("--report: it takes the name of a file", click.get_current_context())
-    try:
-        plotly_script()
-    except PlotlyMissing as missing:
-        raise Unusable(str(missing)) from None
-    if not Path(path).absolute().parent.is_dir():
-        raise Unusable(f"{path}: no such directory")
 
 
 def _as_json(plans: list[FleetPlan]) -> Iterator[dict[str, Any]]:
