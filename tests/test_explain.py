@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from scaler.decision import Decision, Reason, Step, Verdict
-from scaler.explain import REASON_TEXT, explain, headline
+from scaler.explain import CHANGED_BY, REASON_TEXT, explain, explanation, headline
 from scaler.policy import ServiceKey
 
 MIB = 1024**2
@@ -79,8 +79,8 @@ def test_every_verdict_has_a_headline_of_its_own() -> None:
     assert not any(f": {verdict}: granted" in text for text in said for verdict in Verdict)
 
 
-def test_every_reason_is_put_in_words() -> None:
-    assert set(REASON_TEXT) == set(Reason)
+def test_every_reason_is_put_in_words_and_has_something_that_changes_it() -> None:
+    assert set(REASON_TEXT) == set(CHANGED_BY) == set(Reason)
 
 
 def test_steps_stand_in_columns_with_their_units() -> None:
@@ -91,7 +91,12 @@ def test_steps_stand_in_columns_with_their_units() -> None:
         "  own-gpu     0.0321 cards  of 2 cards",
         "  granted       3 replicas  what KEDA is told",
     ]
-    assert lines[-1].startswith("  scale-down-window: demand has not been lower")
+    assert lines[6:9] == [
+        "",
+        "decided by",
+        "  scale-down-window: demand has not been lower for the whole scale-down window",
+    ]
+    assert lines[9:] == ["", "what would change it", "  time: the pool's scaleDownWindow without higher demand"]
 
 
 def test_zero_is_a_number() -> None:
@@ -99,10 +104,28 @@ def test_zero_is_a_number() -> None:
     assert "  in-flight  0 requests  none" in explain(idle.as_json()).splitlines()
 
 
-def test_what_it_would_have_been_stands_last_and_unknown_is_not_zero() -> None:
-    text = explain(VETO.as_json())
-    assert text.splitlines()[-1] == "  without low-vram it would be 5"
-    assert "free-vram         unknown  blind" in text
+def test_the_counterfactual_is_said_and_what_would_change_it() -> None:
+    lines = explain(VETO.as_json()).splitlines()
+    at = lines.index("it would have been")
+    assert lines[at + 1] == "  without the veto (low-vram): 5 replicas"
+    assert lines[at + 2 : at + 4] == ["", "what would change it"]
+    assert lines[at + 4].startswith("  VRAM that falls free: the high watermark, held for")
+    assert "  free-vram         unknown  blind" in lines  # unknown is not zero
+
+
+def test_a_partial_grant_has_a_limit_and_contention_a_counterfactual_of_its_own() -> None:
+    limited = replace(
+        VETO,
+        granted=4,
+        verdict=Verdict.LIMITED,
+        reasons=(Reason.NO_FIT, Reason.CONTENDED),
+        steps=(*VETO.steps, Step("with-contention", 9, "replicas", "if waiting counted")),
+    )
+    assert explanation(limited.as_json()).without == (
+        "without the limit (no-fit): 5 replicas",
+        "with waiting on neighbours counted: 9 replicas",
+    )
+    assert explanation(HOLD.as_json()).without == ()
 
 
 def test_json_over_http_reads_like_the_decision_itself() -> None:
@@ -110,4 +133,6 @@ def test_json_over_http_reads_like_the_decision_itself() -> None:
 
 
 def test_a_reason_of_a_newer_scaler_is_shown_as_it_is() -> None:
-    assert explain({**HOLD.as_json(), "reasons": ["moon-phase"]}).splitlines()[-1] == "  moon-phase"
+    assert (
+        explain({**HOLD.as_json(), "reasons": ["moon-phase"]}).splitlines()[-1] == "  moon-phase"
+    )  # and nothing that would change it

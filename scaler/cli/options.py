@@ -7,11 +7,13 @@ import re
 import time
 from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from scaler.address import Address, parse_address
+from scaler.cli.faults import Unusable
 from scaler.duration import parse_duration
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -87,6 +89,34 @@ def address(_: click.Context, __: click.Parameter, value: str | Address | None) 
         raise click.BadParameter(f"{value!r}: {error}; it takes HOST:PORT, port 0 to 65535") from None
 
 
+def report(context: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    """Callback of --report: says before a long run that what draws is not installed, or that the file has no place."""
+    if value is None:
+        return None
+    from scaler.report.write import PlotlyMissing, plotly_script
+
+    if value == "-":
+        raise click.UsageError("--report: it takes the name of a file", context)
+    try:
+        plotly_script()
+    except PlotlyMissing as missing:
+        raise Unusable(str(missing)) from None
+    if not Path(value).absolute().parent.is_dir():
+        raise Unusable(f"{value}: no such directory")
+    return value
+
+
+def say_written(path: str, size_bytes: int) -> None:
+    """Where the page is."""
+    click.echo(f"{path}: {size_bytes / 1e6:.1f} MB, opens in a browser without network", err=True)
+
+
+report_option = click.option(
+    "--report",
+    callback=report,
+    metavar="FILE",
+    help="One HTML page that opens without network: verdict, charts, reasons.",
+)
 config_option = click.option("--config", metavar="FILE", help="Settings (YAML), the operator's policy.")
 recording_option = click.option("--recording", metavar="FILE", help="A recording, as `record` writes it.")
 prometheus_option = click.option(
