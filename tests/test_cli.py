@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any, NoReturn
@@ -25,6 +25,7 @@ from scaler.cli.options import parse_moment
 from scaler.cli.statuses import FAULT, FOUND, INTERRUPTED, NO_READER, UNUSABLE
 from scaler.incident import RECORDING, SCALED_OBJECTS
 from scaler.snapshot import Problem, Snapshot
+from scaler.sources.baseline import Baseline
 from scaler.sources.recording import RecordingSource
 
 COMMAND = [sys.executable, "-c", "from scaler.cli import main; main()"]
@@ -285,6 +286,9 @@ class _Past(RecordingSource):
 
     url, promql = "http://x", {"replicas": "a"}
 
+    def evaluate(self, baselines: Sequence[Baseline]) -> None:
+        assert not baselines
+
     def whole_snapshots(self, start_s: float, end_s: float, step_s: float) -> Iterator[Snapshot]:
         return self.snapshots(start_s, end_s, step_s)
 
@@ -293,7 +297,7 @@ class _Past(RecordingSource):
 
 
 def test_what_is_recorded_replays_as_its_source_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("scaler.cli.record.open_prometheus", lambda settings, url, services: _Past(RECORDING))
+    monkeypatch.setattr("scaler.cli.record.open_prometheus", lambda settings, url: _Past(RECORDING))
     window = ("--start", "2025-06-18T00:00:00Z", "--end", "2025-06-18T00:15:00Z", "--step", "30s")
     path = tmp_path / "night.jsonl.gz"
     recorded = invoked("record", "--prometheus", "http://x", *window, "-o", str(path))
@@ -315,7 +319,7 @@ class _Blank(_Past):
 
 
 def test_where_nothing_could_be_read_nothing_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("scaler.cli.record.open_prometheus", lambda settings, url, services: _Blank(RECORDING))
+    monkeypatch.setattr("scaler.cli.record.open_prometheus", lambda settings, url: _Blank(RECORDING))
     window = ("--start", "2025-06-18T00:00:00Z", "--end", "2025-06-18T00:15:00Z", "--step", "30s")
     path = tmp_path / "night.jsonl.gz"
     path.write_text("an older recording")

@@ -130,12 +130,18 @@ def test_it_takes_three_commands(report: Report) -> None:
         assert output.returncode == 0, output.stderr
 
 
+def test_the_report_tells_the_story_in_its_first_words(report: Report) -> None:
+    page = (report.folder / "tuesday.html").read_text(encoding="utf-8")
+    assert "Free VRAM ran out at 00:10; our veto stood from 00:09, 33 minutes before the first request failed." in page
+
+
 def test_what_is_said_on_the_way_is_a_few_lines(report: Report) -> None:
     recorded, replayed = report.outputs
     assert "about" in recorded.stderr.splitlines()[0]
     assert "snapshots suggest" in recorded.stderr.splitlines()[0]
     assert "tuesday.jsonl.gz: 1441 snapshots, 2025-06-18 00:01:00Z to 2025-06-18 06:01:00Z" in recorded.stderr
-    [e5] = replayed.stderr.splitlines()
+    e5, written = replayed.stderr.splitlines()
+    assert written.startswith("tuesday.html: ")
     assert "kserve-models/e5: no trigger of type external; planned as if it had one" in e5
 
 
@@ -190,6 +196,9 @@ def test_what_the_old_trigger_asked_for_is_recorded(report: Report) -> None:
     assert asked[START_S + 600] == {E5: 1}
     spike_s = START_S + 3 * 3600 + 35 * 60  # 03:36, 31 requests wait: ceil(31 / 3) = 11
     assert asked[spike_s][E5] == pytest.approx(11, abs=1)
+    shown = report.outputs[1].stdout
+    # Eleven wait from 03:20 on: at three a replica that is more than the two that are granted.
+    assert re.search(r"kserve-models/e5 +│ +11 │ .*│ 03:(19|20):\d\d \d+, not 2", shown), shown
 
 
 def test_a_prometheus_with_few_samples_a_query_is_asked_for_less_at_once(

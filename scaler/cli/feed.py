@@ -28,11 +28,8 @@ class Range(NamedTuple):
     step_s: float
 
 
-def open_prometheus(settings: Settings, url: str | None, services: Services | None = None) -> PrometheusSource | None:
-    """The Prometheus of the flag, else of the settings; None where neither names one.
-
-    With `services` it evaluates their prometheus triggers as well, and says which it cannot.
-    """
+def open_prometheus(settings: Settings, url: str | None) -> PrometheusSource | None:
+    """The Prometheus of the flag, else of the settings; None where neither names one."""
     wanted = settings.prometheus
     if url is not None:
         try:
@@ -40,11 +37,14 @@ def open_prometheus(settings: Settings, url: str | None, services: Services | No
         except ValidationError as error:
             raise Unusable(f"--prometheus: {'; '.join(describe(error, PrometheusSettings))}") from None
         wanted = (wanted or flagged).model_copy(update={"url": flagged.url})
-    if wanted is None:
-        return None
-    for text in services.unplayable if services is not None else ():
+    return PrometheusSource(wanted, settings.timing) if wanted is not None else None
+
+
+def evaluate_triggers(source: PrometheusSource, services: Services) -> None:
+    """Has the manifests' prometheus triggers evaluated as well, and says which cannot be."""
+    for text in services.unplayable:
         warn(text)
-    return PrometheusSource(wanted, settings.timing, services.baselines if services is not None else ())
+    source.evaluate(services.baselines)
 
 
 def open_recording(path: str | None, settings: Settings) -> RecordingSource:

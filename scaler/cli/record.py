@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from scaler import __version__
 from scaler.cli.faults import Unusable, warn
-from scaler.cli.feed import Range, open_prometheus, time_range
+from scaler.cli.feed import Range, evaluate_triggers, open_prometheus, time_range
 from scaler.cli.options import (
     all_manifests,
     config_option,
@@ -83,9 +83,10 @@ def record_command(
     settings = load_settings(config)
     files = all_manifests(manifests, more_manifests)
     services = read_services(files, settings)
-    source = open_prometheus(settings, prometheus, services)
+    source = open_prometheus(settings, prometheus)
     if source is None:
         raise click.UsageError("no Prometheus: it takes --prometheus URL, or --config with a prometheus section")
+    evaluate_triggers(source, services)
     path = Path(output)
     span = _in_milliseconds(time_range(start, end, step, settings, None))
     if is_relative():

@@ -7,16 +7,16 @@ import json
 import math
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
 
 from scaler.cli.faults import Unusable, warn
-from scaler.cli.feed import only_one_source, open_prometheus, open_recording, services_of, time_range
+from scaler.cli.feed import evaluate_triggers, only_one_source, open_prometheus, open_recording, services_of, time_range
 from scaler.cli.options import (
     all_manifests,
     config_option,
@@ -33,9 +33,10 @@ from scaler.cli.statuses import FOUND
 from scaler.decision import FleetPlan, Reason
 from scaler.explain import at
 from scaler.manifests import Services
-from scaler.policy import BadPolicy, FleetPolicy, service_policy
+from scaler.policy import BadPolicy, FleetPolicy, ServiceKey, service_policy
 from scaler.replay.against import Comparison, beside
 from scaler.replay.against_tables import against_tables
+from scaler.replay.asked import Asked, asked_table
 from scaler.replay.drawing import Drawing
 from scaler.replay.flow import flows
 from scaler.replay.report_page import replay_page
@@ -109,11 +110,13 @@ def replay_command(
         raise click.UsageError("-f is missing: it takes the ScaledObjects to decide for")
     span = time_range(start, end, step, settings, source if isinstance(source, RecordingSource) else None)
     services = services_of(files, settings, is_incident)
+    if live is not None:
+        evaluate_triggers(live, services)
     policy = FleetPolicy(settings, services.policies)
     other = None if against is None else _against(against, settings, services)
 
     most = None if every_change else SHOWN_CHANGES
-    replay, finding, runs = Replay(most), Finding(fail_on), [Rerun(policy)]
+    replay, finding, runs, baseline = Replay(most), Finding(fail_on), [Rerun(policy)], Asked()
     comparison = None
     if other is not None:
         comparison = Comparison(replay, Replay(0))
@@ -127,6 +130,7 @@ def replay_command(
         for snapshot in source.snapshots(span.start_s, span.end_s, span.step_s):
             plans = [run.at(snapshot) for run in runs]
             finding.add(plans[0])
+            asked = baseline.add(snapshot, plans[0], policy)
             if comparison is None:
                 replay.add(plans[0], flows(snapshot, policy))
             else:
@@ -134,10 +138,11 @@ def replay_command(
             if drawing is not None:
                 drawing.add(snapshot, plans, runs[0].memory)
             if file is not None:
-                file.writelines(f"{json.dumps(each)}\n" for each in _as_json(plans))
+                file.writelines(f"{json.dumps(each)}\n" for each in _as_json(plans, asked))
     names = [config or "the default settings", against or ""]
     if json_path != "-":
-        _print(tables(replay) if comparison is None else against_tables(comparison, names[0], names[1], most))
+        shown = tables(replay) if comparison is None else against_tables(comparison, names[0], names[1], most)
+        _print(Group(shown, asked_table(baseline, replay)) if baseline.services else shown)
     if report is not None and drawing is not None:
         where = "the incident of 18 June 2025" if is_incident else recording or "a Prometheus"
         page = replay_page(replay, drawing, where, span.step_s, comparison, names)
@@ -166,9 +171,11 @@ def _against(path: str, settings: Settings, services: Services) -> FleetPolicy:
     return FleetPolicy(other, found)
 
 
-def _as_json(plans: list[FleetPlan]) -> Iterator[dict[str, Any]]:
+def _as_json(plans: list[FleetPlan], asked: Mapping[ServiceKey, int]) -> Iterator[dict[str, Any]]:
+    """The decisions of A, with what B says and with what the present triggers asked for, where that is known."""
     for key, decision in plans[0].decisions.items():
-        yield decision.as_json() if len(plans) == 1 else beside(decision, plans[1].decisions.get(key))
+        record = decision.as_json() if len(plans) == 1 else beside(decision, plans[1].decisions.get(key))
+        yield record | ({"asked": asked[key]} if key in asked else {})
 
 
 @dataclass(slots=True)

@@ -91,20 +91,23 @@ class PrometheusSettings(Section):
 
 
 class PrometheusSource:
-    """Snapshots of a fleet out of a live Prometheus, now or in its past. Implements `Source`.
+    """Snapshots of a fleet out of a live Prometheus, now or in its past. Implements `Source`."""
 
-    With `baselines` their queries are asked as well and fill Snapshot.asked. They come from manifests: for the dry runs
-    of an operator, never for the service, which asks its own queries only.
-    """
-
-    def __init__(self, settings: PrometheusSettings, timing: Timing, baselines: Sequence[Baseline] = ()) -> None:
+    def __init__(self, settings: PrometheusSettings, timing: Timing) -> None:
         self._settings = settings
         self._queries = build_queries(timing, settings.queries)
-        self._baselines = tuple(baselines)
-        self._promql = {query.name: query.promql for query in self._queries} | {
-            trigger.name: trigger.promql for baseline in self._baselines for trigger in baseline.triggers
-        }
+        self._promql = {query.name: query.promql for query in self._queries}
+        self._baselines: tuple[Baseline, ...] = ()
         self._client = QueryClient(settings.url, settings.ca_file)
+
+    def evaluate(self, baselines: Sequence[Baseline]) -> None:
+        """Asks these triggers' queries too from now on, and fills Snapshot.asked.
+
+        They come from manifests: for the dry runs of an operator, never for the service, which asks its own only.
+        """
+        self._baselines = tuple(baselines)
+        triggers = [trigger for baseline in baselines for trigger in baseline.triggers]
+        self._promql |= {trigger.name: trigger.promql for trigger in triggers}
 
     @property
     def url(self) -> str:
