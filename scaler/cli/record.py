@@ -168,7 +168,8 @@ def _progress(writer: RecordingWriter, steps: int) -> Iterator[Callable[[], None
     before, begun_s = writer.count, time.monotonic()
     console = Console(stderr=True, markup=False, highlight=False)
     told_s, guessed = begun_s, before > 0
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[more]}"), TimeRemainingColumn())
+    bar_of_20 = BarColumn(bar_width=20)  # all of it fits 80 columns
+    columns = (bar_of_20, MofNCompleteColumn(), TextColumn("{task.fields[more]}"), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=steps, completed=before, more="")
 
@@ -180,7 +181,7 @@ def _progress(writer: RecordingWriter, steps: int) -> Iterator[Callable[[], None
                 guessed = True
                 whole = filesize.decimal(round(writer.size_bytes / writer.kept * steps))
                 bar.console.print(f"about {whole} in the end, as {writer.kept} of {steps} snapshots suggest")
-            more = f"{filesize.decimal(writer.size_bytes)}, {rate:.0f} snapshots/s"
+            more = f"{filesize.decimal(writer.size_bytes)}, {rate:.1f} snapshots/s"
             bar.update(task, completed=writer.count, more=more)
             if bar.disable and now_s - told_s >= LINE_EVERY_S:
                 told_s = now_s
