@@ -39,6 +39,7 @@ def a_holds(*gib: float, slots: int = 4) -> CardReading:
     return card(15 - sum(gib), pods={"a": len(gib)}, held_gib={"a": gib}, slots=slots)
 
 
+FULL = replace(asking(1, 2), queued=6.0, executing=4.0)
 VLLM = replace(asking(1, 2), gpu_memory_utilization=0.5)
 BESIDE_B = card(11.0, pods={"b": 2}, slots=4)
 
@@ -60,14 +61,27 @@ BESIDE_B = card(11.0, pods={"b": 2}, slots=4)
             marks(BESIDE_B, card(8.0, pods={"b": 2, "a": 1}, slots=4)), {}, 3.0, "learnt", id="one came: 11 - 8"
         ),
         pytest.param(
-            marks(BESIDE_B, card(4.0, pods={"b": 2, "a": 2}, slots=4)), {}, 2.25, "default", id="two came: whose is it?"
+            marks(BESIDE_B, card(4.0, pods={"b": 2, "a": 2}, slots=4)), {}, 3.5, "learnt", id="11 less b's 4, halved"
         ),
         pytest.param(
-            marks(BESIDE_B, card(8.0, pods={"b": 1, "a": 1}, slots=4)), {}, 2.25, "default", id="one came, one went"
+            marks(BESIDE_B, card(8.0, pods={"b": 1, "a": 1}, slots=4)), {}, 5.0, "learnt", id="7 less b's 2"
+        ),
+        pytest.param(
+            marks(BESIDE_B, card(10.0, pods={"b": 1, "a": 1}, slots=4)), {}, 3.0, "learnt", id="5 less b's 2"
+        ),
+        pytest.param(
+            marks(BESIDE_B, card(11.0, pods={"b": 1, "a": 1}, slots=4)), {}, 2.25, "default", id="2 left: below 15%"
+        ),
+        pytest.param(
+            marks(card(9.0, pods={"c": 2, "a": 2}, slots=4)), {}, 2.25, "default", id="6 / 4: no proof"
         ),
         pytest.param(
             marks(card(9.0, pods={"a": 2}, slots=4), a_holds(2.0)), {}, 2.0, "measured", id="measured 2 beats learnt 3"
         ),
+        pytest.param(
+            marks(card(9.0, pods={"a": 2}, slots=4), then=FULL), {}, 3.75, "learnt", id="6 wait, 4 execute: 3 x 1.25"
+        ),
+        pytest.param(marks(a_holds(2.0), then=FULL), {}, 2.0, "measured", id="measured is not raised for that"),
         pytest.param(marks(a_holds(0.0)), {}, 2.25, "default", id="a pod that holds nothing was not seen"),
         pytest.param(marks(card(9.0, slots=4)), {}, 2.25, "default", id="nothing known: 15% of 15, said aloud"),
         pytest.param(
@@ -230,3 +244,27 @@ def test_vllm_takes_its_share_of_a_card_of_another_size() -> None:
     calm, more = (replace(asking(1, n), gpu_memory_utilization=0.9) for n in (1, 2))
     history = [snapshot(START_S, {"a": calm}, large, small), snapshot(START_S + TICK_S, {"a": more}, large, small)]
     assert decide(history, policy(pool_with(lowWatermark="1Gi", highWatermark="1Gi"), a={}), "a").granted == 2
+
+
+@pytest.mark.parametrize(
+    ("rolled_out_s", "gib", "source"),
+    [
+        pytest.param(None, 2.0, "learnt", id="10 - 8, the neighbour as ever"),
+        pytest.param(START_S - MARK_S / 2, 2.25, "default", id="its new pods hold less, which hides what came"),
+    ],
+)
+def test_a_rise_beside_a_neighbour_that_was_rolled_out_teaches_nothing(
+    rolled_out_s: float | None, gib: float, source: str
+) -> None:
+    b = replace(asking(1, 1), revision_created_s=rolled_out_s)
+    alone, with_a = card(10.0, pods={"b": 1}, slots=4), card(8.0, pods={"b": 1, "a": 1}, slots=4)
+    elsewhere = card(13.0, pods={"c": 2}, slots=4)
+    step = told(
+        [
+            snapshot(START_S - MARK_S, {"a": asking(1, 1), "b": b}, alone, elsewhere),
+            snapshot(START_S, {"a": asking(1, 1), "b": b}, with_a, elsewhere),
+            snapshot(START_S + TICK_S, {"a": asking(1, 2), "b": b}, with_a, elsewhere),
+        ]
+    )
+    assert step.value == pytest.approx(gib * GIB)
+    assert step.text.split(":")[0] == source

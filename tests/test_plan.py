@@ -414,6 +414,23 @@ def test_growth_beyond_all_that_was_carried_is_granted() -> None:
     assert decide(history, policy(e5={}), "e5").granted == 4
 
 
+@pytest.mark.parametrize(
+    ("inflight", "queued", "demand"),
+    [
+        pytest.param(15.0, 0.0, 3, id="15 / 4 is below 3 x 1.25: three carry it, as they ran"),
+        pytest.param(16.0, 0.0, 4, id="16 / 4 is above 3.75: what four carried"),
+        pytest.param(15.0, 8.0, 4, id="more waits than executes: it is not carried"),
+    ],
+)
+def test_more_than_was_ever_carried_is_carried_now(inflight: float, queued: float, demand: int) -> None:
+    """Four carried 50/s each at 50 ms, 10 in flight. 200/s come to three of them: 67/s each, by four 50/s."""
+    history = [
+        *steady({"e5": reading(4, 10.0, 200.0)}, ROOMY),
+        snapshot(START_S, {"e5": reading(3, inflight, 200.0, queued=queued)}, ROOMY),
+    ]
+    assert decide(history, policy(e5={}), "e5").demand == demand
+
+
 def test_a_neighbour_that_lowers_completions_does_not_end_the_correction() -> None:
     """110 arrivals a minute, 3 in flight. A neighbour lets only 80 complete, and 30 pile up."""
     base = reading(1, 3.0, 110 / 60)

@@ -11,6 +11,8 @@ from scaler.policy import PoolPolicy, ServiceKey, ServicePolicy
 from scaler.quantity import Level, format_bytes
 from scaler.signals.footprint import OOM_RAISE, CardClass, Known, card_class
 from scaler.signals.footprint import Footprints as Lessons
+from scaler.signals.freshness import free_bytes
+from scaler.signals.vram_lessons import names_all_pods
 from scaler.snapshot import CardKey, CardReading, Snapshot, WorkloadKey, WorkloadReading
 
 Source = Literal["measured", "gpu-memory-utilization", "learnt", "vramPerReplica", "default"]
@@ -26,13 +28,14 @@ _CONFIDENCE: Mapping[Source, str] = {
 
 class Footprint(NamedTuple):
     """Bytes of one card that a replica takes at its highest, and where known from: seen at most `highest_bytes` at so
-    many lessons, on other classes of cards only where `is_elsewhere`."""
+    many lessons, on other classes of cards only where `is_elsewhere`. `raised_for`: why it is more."""
 
     held_bytes: float
     source: Source
     highest_bytes: float = 0.0
     lessons: int = 0
     is_elsewhere: bool = False
+    raised_for: str = ""
 
     @property
     def text(self) -> str:
@@ -41,7 +44,7 @@ class Footprint(NamedTuple):
             return _CONFIDENCE[self.source]
         text = f"{_CONFIDENCE[self.source]}, {self.lessons} times and now"
         if self.held_bytes > self.highest_bytes:
-            text += f"; {format_bytes(self.highest_bytes)} raised after out-of-memory failures"
+            text += f"; {format_bytes(self.highest_bytes)} raised {self.raised_for}"
         return text + ("; seen on other cards only" if self.is_elsewhere else "")
 
 
@@ -50,7 +53,8 @@ class Footprints:
     """The footprints of a pool's workloads at one moment, each looked up once.
 
     `declared` is vramPerReplica by workload (the largest, where several ScaledObjects name one Deployment), 0 without.
-    `present` is what the largest pod holds now, where that can be seen.
+    `present` is what the largest pod holds now, where pods are told apart; `proven` is what a pod holds at least, by
+    what is used of cards where they are not.
     `in_oom` are those that failed for lack of VRAM within 10 minutes.
     """
 
@@ -61,6 +65,7 @@ class Footprints:
     readings: Mapping[WorkloadKey, WorkloadReading]
     memories: Mapping[WorkloadKey, WorkloadMemory]
     in_oom: Collection[WorkloadKey]
+    proven: dict[tuple[WorkloadKey, CardClass], float] = field(default_factory=dict)
     _found: dict[tuple[WorkloadKey, CardClass], Footprint] = field(default_factory=dict)
 
     def of(self, workload: WorkloadKey, card: CardClass) -> Footprint:
@@ -108,23 +113,63 @@ class Footprints:
         return best or Footprint(self.pool.default_footprint.of(self.totals[card]), "default")
 
     def _seen(self, workload: WorkloadKey, card: CardClass, lessons: Lessons) -> Footprint | None:
-        """By what its pods held, at the lessons and now; raised while out-of-memory failures are fresh."""
+        """By what its pods held, at the lessons and now; raised while out-of-memory failures are fresh, and while an
+        estimate was not made under such load."""
         known, now = lessons.known(card), self.present.get((workload, card), 0.0)
+        proven = self.proven.get((workload, card), 0.0)
         if known is None:
-            if not now:
+            # Pods that have yet to load prove little.
+            if not now and proven <= self.pool.default_footprint.of(self.totals[card]):
                 return None
-            known = Known(now, now, "measured", 0)
-        highest = max(now, known.highest_bytes)
-        held = max(highest, known.held_bytes)
+            known = Known(now, now, "measured" if now else "learnt", 0)
+        kind: Source = "measured" if now else known.kind
+        highest = max(now, known.highest_bytes, proven if kind == "learnt" else 0.0)
+        held, raised_for = max(highest, known.held_bytes), _AFTER_OOM
         if workload in self.in_oom:  # the newest failures have not met a lesson yet
             held = max(held, highest * OOM_RAISE)
-        kind: Source = "measured" if now else known.kind
+        elif kind == "learnt" and held < highest * OOM_RAISE and _waits(self.readings.get(workload)):
+            held, raised_for = highest * OOM_RAISE, _WHILE_FULL
         # Raised beyond an empty card it could never start again anywhere. Nor by an estimate: an arena that had a card
         # to itself takes all of it.
         whole = self._whole_bytes(card)
         if held > whole:
             held = max(highest, whole) if kind == "measured" else whole
-        return Footprint(held, kind, highest, known.lessons, not now and card not in lessons.highest)
+        is_elsewhere = not now and not proven and card not in lessons.highest
+        return Footprint(held, kind, highest, known.lessons, is_elsewhere, raised_for)
+
+    def prove(self, cards: Iterable[tuple[CardKey, CardReading]], stale_after_s: float) -> None:
+        """What a card's pods hold together, less the footprints of those that are known, the others hold, one of them
+        at least an equal part; where one Deployment alone sits there, known or not, it holds all. For cards that do not
+        tell their pods apart, and name them all."""
+        proven: dict[tuple[WorkloadKey, CardClass], float] = {}
+        for _, card in cards:
+            free = free_bytes(card, stale_after_s)
+            if free is None or not card.total_bytes or card.held or not card.pods:
+                continue
+            kind = card_class(card.model, card.total_bytes)
+            left, unknown, pods_unknown = card.total_bytes - free, [], 0
+            for workload, pods in card.pods.items():
+                footprint = self.of(workload, kind)
+                if footprint.source in ("default", "vramPerReplica") or len(card.pods) == 1:
+                    unknown.append(workload)
+                    pods_unknown += pods
+                else:
+                    left -= footprint.held_bytes * pods
+            for workload in unknown:
+                place = (workload, kind)
+                proven[place] = max(left / pods_unknown, proven.get(place, 0.0))
+        if proven:
+            self.proven = proven
+            self._found.clear()
+
+
+# An arena doubles when batches are full for the first time: a model's replica held 6.0 GiB, and 7.7 GiB 15 s later, in
+# the burst that asked for more of them. Batches are full while more waits than executes.
+_AFTER_OOM, _WHILE_FULL = "after out-of-memory failures", "while more waits than executes: fuller batches take more"
+
+
+def _waits(reading: WorkloadReading | None) -> bool:
+    return reading is not None and (reading.queued or 0.0) > (reading.executing or 0.0)
 
 
 def footprints_of(
@@ -133,6 +178,7 @@ def footprints_of(
     services: Mapping[ServiceKey, ServicePolicy],
     snapshot: Snapshot,
     memory: Memory,
+    stale_after_s: float,
 ) -> Footprints:
     """The footprints on a pool's cards; `services` are those of the pool."""
     totals = totals_by_class(cards) or {card_class("", None): 0.0}
@@ -146,7 +192,10 @@ def footprints_of(
     for key, service in services.items():
         workload = service.workload(key)
         declared[workload] = max(declared.get(workload, 0), service.vram_per_replica or 0)
-    return Footprints(pool, totals, declared, present, snapshot.workloads, memory.workloads, memory.oom_seen_s.keys())
+    found = Footprints(pool, totals, declared, present, snapshot.workloads, memory.workloads, memory.oom_seen_s.keys())
+    if names_all_pods(card for _, card in cards):
+        found.prove(cards, stale_after_s)
+    return found
 
 
 def totals_by_class(cards: Iterable[tuple[CardKey, CardReading]]) -> dict[CardClass, float]:

@@ -12,6 +12,9 @@ from scaler.signals.derive import Moment
 # 2.04 replicas' worth of requests is two replicas a little busier, not a third one: rates jitter by a few percent.
 TOLERANCE_REPLICAS = 0.05
 
+# More than was ever carried is carried now, by replicas with up to a quarter more in flight than their target: they are
+# enough. Else a service that is down from five replicas to four goes back to five at once, and every lesson is of five.
+CARRIED_RATIO = 1.25
 
 # So long nothing may have been seen for a window to count as seen: what was unseen was not lower.
 LONGEST_GAP_S = 120.0
@@ -21,7 +24,8 @@ class OwnLoad(NamedTuple):
     """What a service asks replicas for: own requests in flight, of them waiting, and own GPU time in busy cards.
 
     `present` are all fresh requests in flight, whoever slows them down: while there are any, one replica is needed.
-    `carried_floor` are the replicas that loads above all that was carried take, by the highest that was.
+    `carried_floor` are the replicas that loads above all that was carried take, by the highest that was; `carried_by`
+    those that carry it now.
     """
 
     inflight: float
@@ -29,6 +33,7 @@ class OwnLoad(NamedTuple):
     gpu_busy: float
     present: float
     carried_floor: float
+    carried_by: int
 
 
 def own_load(moment: Moment, pool: PoolPolicy) -> OwnLoad:
@@ -37,13 +42,18 @@ def own_load(moment: Moment, pool: PoolPolicy) -> OwnLoad:
         return undiscounted(moment)
     ratio = moment.own_ratio
     return OwnLoad(
-        moment.inflight * ratio, moment.queued * ratio, moment.gpu_busy * ratio, moment.inflight, moment.carried_floor
+        moment.inflight * ratio,
+        moment.queued * ratio,
+        moment.gpu_busy * ratio,
+        moment.inflight,
+        moment.carried_floor,
+        moment.carried_by,
     )
 
 
 def undiscounted(moment: Moment) -> OwnLoad:
     """A moment's load with what neighbours add to it."""
-    return OwnLoad(moment.inflight, moment.queued, moment.gpu_busy, moment.inflight, 0.0)
+    return OwnLoad(moment.inflight, moment.queued, moment.gpu_busy, moment.inflight, 0.0, 0)
 
 
 def replicas_for(load: OwnLoad, service: ServicePolicy, pool: PoolPolicy) -> int:
@@ -52,7 +62,9 @@ def replicas_for(load: OwnLoad, service: ServicePolicy, pool: PoolPolicy) -> int
     if load.present <= service.activation_concurrency:
         return 0
     target = service.target_concurrency or pool.target_concurrency
-    needed = max(load.inflight / target, min(load.present / target, load.carried_floor))
+    needed, present = load.inflight / target, load.present / target
+    if present > load.carried_by * CARRIED_RATIO:
+        needed = max(needed, min(present, load.carried_floor))
     if service.target_queue is not None:
         needed = max(needed, load.queued / service.target_queue)
     if service.target_gpu_utilization is not None:
@@ -84,6 +96,7 @@ def scale_down_window(
     start_s = time_s - (pool.scale_down_window_s if window_s is None else window_s)
     covered = False
     inflight = queued = gpu_busy = present = carried_floor = 0.0
+    carried_by: int | None = None
     later_s = time_s
     for moment in reversed(moments):
         if later_s - moment.time_s > LONGEST_GAP_S:
@@ -94,11 +107,13 @@ def scale_down_window(
         queued = max(queued, load.queued)
         gpu_busy = max(gpu_busy, load.gpu_busy)
         present = max(present, load.present)
-        carried_floor = max(carried_floor, load.carried_floor)
+        if load.carried_floor > 0.0:
+            carried_floor = max(carried_floor, load.carried_floor)
+            carried_by = load.carried_by if carried_by is None else min(carried_by, load.carried_by)
         if moment.time_s <= start_s:
             covered = True
             break
-    highest = OwnLoad(inflight, queued, gpu_busy, present, carried_floor)
+    highest = OwnLoad(inflight, queued, gpu_busy, present, carried_floor, carried_by or 0)
     raw = replicas_for(highest, service, pool)
     return Window(bounded(raw, service, pool), covered, raw)
 

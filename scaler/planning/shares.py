@@ -68,7 +68,8 @@ class _Outstanding:
     ) -> None:
         self._pool, self._memory, self._workloads = pool, memory, snapshot.workloads
         self._services = fleet.in_pool(pool.name)
-        self._footprints = footprints_of(pool, cards, self._services, snapshot, memory)
+        stale_after_s = fleet.operator.timing.stale_after_s
+        self._footprints = footprints_of(pool, cards, self._services, snapshot, memory, stale_after_s)
         self._totals = self._footprints.totals
         self._places = places(card for _, card in cards)
         self._supplies: dict[WorkloadKey, Supply] = {}
@@ -108,7 +109,7 @@ class _Outstanding:
             for w, roaming in self._roaming.items()
             for each in (self._supplies[w],)
         }
-        self._rooms = rooms(cards, pool, self._footprints, placed, going, fleet.operator.timing.stale_after_s)
+        self._rooms = rooms(cards, pool, self._footprints, placed, going, stale_after_s)
 
     def started(self) -> Headroom:
         """The room with all replicas in it that have started, are not resident, and sit on no card yet."""

@@ -33,6 +33,7 @@ class Moment(NamedTuple):
         inflight: fresh requests in flight, the larger of the stable and the (discounted) burst reading.
         own_ratio: part of `inflight` that own arrivals need by what was seen; the rest is the neighbours' doing.
         carried_floor: replicas that arrivals above all that was carried take at the highest load that was; else 0.
+        carried_by: the replicas that carry these arrivals now all the same, without a queue that grows; else 0.
         queued: requests waiting. gpu_busy: own GPU time in busy cards.
         fresh_per_s: fresh arrivals per second.
         spec_replicas / ready_replicas: as read then.
@@ -46,6 +47,7 @@ class Moment(NamedTuple):
     inflight: float
     own_ratio: float
     carried_floor: float
+    carried_by: int
     queued: float
     gpu_busy: float
     fresh_per_s: float | None
@@ -107,12 +109,16 @@ def derive(
         needed = needed_inflight(carried, (*flows, flow_now), fresh, operator.timing.stable_window_s)
     own_ratio = min(1.0, needed.inflight / fresh) if needed is not None and fresh > 0.0 else 1.0
 
+    floor_replicas = needed.floor_replicas if needed is not None else 0.0
+    is_carried = floor_replicas > 0.0 and lesson(time_s, reading, stable, operator) is not None
+
     futile = futility(reading, flow_now, carried, cards, operator.timing.stale_after_s)
     moment = Moment(
         time_s=time_s,
         inflight=fresh,
         own_ratio=own_ratio,
-        carried_floor=needed.floor_replicas if needed is not None else 0.0,
+        carried_floor=floor_replicas,
+        carried_by=(reading.ready_replicas or 0) if is_carried else 0,
         queued=min(reading.queued or 0.0, fresh),
         gpu_busy=reading.gpu_busy or 0.0,
         fresh_per_s=flow.fresh_per_s if flow is not None else None,

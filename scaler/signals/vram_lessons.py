@@ -30,6 +30,12 @@ def places(cards: Iterable[CardReading]) -> Counter[WorkloadKey]:
     return found
 
 
+def names_all_pods(cards: Iterable[CardReading]) -> bool:
+    """Whether a pool's exporter names all pods of a card: one that names one pod a card says nothing of who else is
+    there."""
+    return any(sum(card.pods.values()) > 1 for card in cards)
+
+
 def vram_lessons(
     snapshot: Snapshot,
     pools: Mapping[str, list[tuple[CardKey, CardReading]]],
@@ -45,8 +51,7 @@ def vram_lessons(
     taught: Taught = {}
     on_cards = places(card for cards in pools.values() for _, card in cards)
     for pool, cards in pools.items():
-        # An exporter that names one pod a card says nothing of who else is there.
-        names_all = any(sum(card.pods.values()) > 1 for _, card in cards)
+        names_all = names_all_pods(card for _, card in cards)
         for key, card in cards:
             free = free_bytes(card, stale_after_s)
             if free is None:
@@ -55,6 +60,8 @@ def vram_lessons(
             held = {workload: vram.largest_bytes for workload, vram in card.held.items()}
             if not held and (names_all or card.slots == 1):
                 held = _from_used(card, free, before.cards.get(key) if before is not None else None)
+                if len(card.pods) > 1 and before is not None and _were_replaced(card, held, snapshot, before.time_s):
+                    held = {}
             for workload, held_bytes in held.items():
                 # No pod of a model server holds nothing: an exporter that sees no processes, or a pod that has yet to
                 # load. What is told from used memory takes all pods for loaded.
@@ -81,6 +88,13 @@ def _from_used(card: CardReading, free: float, before: CardReading | None) -> di
     if list(came.values()) != [1] or before.pods.keys() - card.pods.keys():
         return {}
     return dict.fromkeys(came, before.free_bytes - free)
+
+
+def _were_replaced(card: CardReading, came: Mapping[WorkloadKey, float], snapshot: Snapshot, since_s: float) -> bool:
+    """Whether a Deployment beside the one that came was rolled out since: its new pods have young arenas, and what they
+    hold less hides what the other took."""
+    others = (snapshot.workloads.get(workload) for workload in card.pods if workload not in came)
+    return any(other is not None and (other.revision_created_s or 0.0) > since_s for other in others)
 
 
 def _ready(snapshot: Snapshot, workload: WorkloadKey) -> tuple[int, int]:
