@@ -32,6 +32,11 @@ class PrometheusServer:
     url: str
     process: subprocess.Popen[bytes]
 
+    @property
+    def arguments(self) -> list[str]:
+        """Its command line."""
+        return [str(word) for word in self.process.args] if isinstance(self.process.args, list) else []
+
     def stop(self) -> None:
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(10)
@@ -39,7 +44,10 @@ class PrometheusServer:
 
 @contextmanager
 def running_prometheus(
-    directory: Path, history: str = "", scrape_configs: Sequence[Mapping[str, Any]] = ()
+    directory: Path,
+    history: str = "",
+    scrape_configs: Sequence[Mapping[str, Any]] = (),
+    flags: Sequence[str] = (),
 ) -> Iterator[PrometheusServer]:
     """Starts a server with its data in `directory`; `history` is OpenMetrics text, `scrape_configs` as Prometheus'."""
     directory.mkdir(parents=True, exist_ok=True)
@@ -47,7 +55,7 @@ def running_prometheus(
     config.write_text(yaml.safe_dump({"scrape_configs": list(scrape_configs)}))
     if history:
         fill(data, history)
-    server = _start(config, data, directory / "prometheus.log")
+    server = _start(config, data, directory / "prometheus.log", flags)
     try:
         yield server
     finally:
@@ -78,7 +86,7 @@ def openmetrics(series: Mapping[str, Value], start_s: float, end_s: float, step_
     return "\n".join([line for lines in families.values() for line in lines] + ["# EOF", ""])
 
 
-def _start(config: Path, data: Path, log: Path) -> PrometheusServer:
+def _start(config: Path, data: Path, log: Path, flags: Sequence[str]) -> PrometheusServer:
     for _ in range(3):  # another process may take the port between its choice and its use
         port = _free_port()
         with log.open("ab") as output:
@@ -90,6 +98,7 @@ def _start(config: Path, data: Path, log: Path) -> PrometheusServer:
                     f"--web.listen-address=127.0.0.1:{port}",
                     "--storage.tsdb.retention.time=100y",
                     "--log.level=warn",
+                    *flags,
                 ],
                 stdout=output,
                 stderr=output,

@@ -19,7 +19,8 @@ from scaler.incident.timeline import clock
 from scaler.policy import OperatorPolicy, ServiceKey, service_policy
 from scaler.quantity import GIB, MIB
 from scaler.snapshot import CardKey, CardReading, Snapshot, WorkloadKey, WorkloadReading
-from scaler.sources.recording import RecordingSource, write_recording
+from scaler.sources.recording import RecordingSource
+from scaler.sources.recording_writer import write_recording
 from tests.worst_landing import asked_by_the_old_autoscaler, crossings, crossings_by_step
 
 E5, IMAGE_SMALL, IMAGE_LARGE = (

@@ -9,6 +9,10 @@ import pytest
 
 from scaler.manifests import read_services
 from scaler.policy import BadPolicy, OperatorPolicy, ServiceKey
+from scaler.snapshot import Problem, WorkloadKey, WorkloadReading
+from scaler.sources.baseline import Baseline, PrometheusTrigger, asked_replicas
+from scaler.sources.checked_session import QueryFailed
+from scaler.sources.query_client import Answer, Series
 
 E5 = """
 apiVersion: keda.sh/v1alpha1
@@ -86,12 +90,9 @@ def test_a_target_that_keda_does_not_send_is_warned_of_and_not_used(tmp_path: Pa
             id="no namespace",
         ),
         pytest.param(
-            E5.replace("type: external", "type: prometheus"),
-            ["document 1", "e5", "spec.triggers: 0 of type external"],
-            id="no external trigger",
-        ),
-        pytest.param(
-            E5 + E5[E5.index("    - type") :], ["spec.triggers: 2 of type external", "exactly one"], id="two of them"
+            E5 + E5[E5.index("    - type") :],
+            ["spec.triggers: 2 of type external", "takes one of them"],
+            id="two of them",
         ),
         pytest.param(
             E5.replace('"4"', "4"),
@@ -113,6 +114,11 @@ def test_a_target_that_keda_does_not_send_is_warned_of_and_not_used(tmp_path: Pa
         ),
         pytest.param(
             f"{E5}---\n{E5}", ["document 2: kserve-models/e5 stands already in", "document 1"], id="twice the same"
+        ),
+        pytest.param(
+            E5.replace("minReplicaCount: 3", 'minReplicaCount: "3"'),
+            ["spec.minReplicaCount: '3': not a whole number from 0 to 10000"],
+            id="replicas in quotes",
         ),
         pytest.param("kind: List\nitems: 3", ["items: 3: not a list"], id="List without items"),
         pytest.param(
@@ -139,3 +145,106 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "latin").write_bytes(b"name: caf\xe9")
     with pytest.raises(BadPolicy, match="not UTF-8 text"):
         read_services([str(tmp_path / "latin")], OperatorPolicy())
+
+
+# -- other triggers: what the autoscaler is told today ---------------------------------------------------------------
+
+TODAY = """
+kind: ScaledObject
+metadata: {name: e5, namespace: kserve-models}
+spec:
+  scaleTargetRef: {name: e5-predictor}
+  minReplicaCount: 1
+  maxReplicaCount: 11
+  triggers:
+    - {type: prometheus, metadata: {serverAddress: "http://p:9090", query: sum(waiting), threshold: "8"}}
+    - {type: prometheus, metricType: Value, metadata: {query: max(util), threshold: "0.5", ignoreNullValues: "false"}}
+"""
+EXTERNAL = '    - {type: external, metadata: {scalerAddress: "s:6000", deployment: e5-predictor}}\n'
+WORKLOAD = WorkloadKey("kserve-models", "e5-predictor")
+WAITING = PrometheusTrigger("trigger 0 of kserve-models/e5", "sum(waiting)", 8.0)
+BUSY = PrometheusTrigger("trigger 1 of kserve-models/e5", "max(util)", 0.5, is_average=False, empty_is_zero=False)
+
+
+def test_without_a_trigger_of_ours_it_is_planned_as_if_it_had_a_first_one(tmp_path: Path) -> None:
+    services = read_services([written(tmp_path, TODAY)], OperatorPolicy())
+    policy = services.policies[ServiceKey("kserve-models", "e5")]
+    assert (policy.deployment, policy.min_replicas, policy.max_replicas) == ("e5-predictor", 1, 11)
+    [line] = services.warnings
+    assert line.endswith(
+        "kserve-models/e5: no trigger of type external; planned as if it had one with deployment e5-predictor, "
+        "minReplicas 1, maxReplicas 11"
+    )
+
+
+def test_prometheus_triggers_are_the_baseline_beside_ours_and_alone(tmp_path: Path) -> None:
+    for text, shift in ((TODAY, 0), (TODAY.replace("    - {type: prom", EXTERNAL + "    - {type: prom", 1), 1)):
+        services = read_services([written(tmp_path, text)], OperatorPolicy())
+        named = [
+            each._replace(name=f"trigger {number + shift} of kserve-models/e5")
+            for number, each in enumerate((WAITING, BUSY))
+        ]
+        assert services.baselines == [Baseline(WORKLOAD, tuple(named), 1, 11)]
+        assert services.unplayable == []
+    assert read_services([written(tmp_path, E5)], OperatorPolicy()).baselines == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        pytest.param("type: prometheus, metricType", "type: cpu, metricType", "[1].type 'cpu' cannot be", id="cpu"),
+        pytest.param('threshold: "8"', 'threshold: "many"', "[0].metadata.threshold: 'many'", id="no number"),
+        pytest.param('threshold: "8"', 'threshold: "0"', "[0].metadata.threshold: '0'", id="zero"),
+        pytest.param("query: sum(waiting), ", "", "[0].metadata.query: missing: not a query", id="no query"),
+        pytest.param("metricType: Value", "metricType: Utilization", "[1].metricType: 'Util", id="no such type"),
+        pytest.param(
+            "  triggers:",
+            "  advanced: {scalingModifiers: {formula: a + b}}\n  triggers:",
+            "spec.advanced.scalingModifiers.formula cannot be replayed",
+            id="formula",
+        ),
+    ],
+)
+def test_what_cannot_be_replayed_is_no_baseline_and_one_line(tmp_path: Path, old: str, new: str, expected: str) -> None:
+    assert old in TODAY
+    services = read_services([written(tmp_path, TODAY.replace(old, new, 1))], OperatorPolicy())
+    assert services.baselines == []
+    [line] = services.unplayable
+    assert expected in line
+    assert line.endswith("; the baseline is what ran")
+
+
+@pytest.mark.parametrize(
+    ("waiting", "busy", "ready", "asked", "problem"),
+    [
+        pytest.param([20.0], [0.1], 2, 3, None, id="20 waiting at 8 a replica: 3; 0.1 of 0.5 x 2: 1"),
+        pytest.param([24.0], [0.1], 2, 3, None, id="24 is 3 whole ones"),
+        pytest.param([24.0004], [0.1], 2, 3, None, id="KEDA hands on thousandths"),
+        pytest.param([24.1], [0.1], 2, 4, None, id="a tenth more is a fourth"),
+        pytest.param([8.0], [0.9], 5, 9, None, id="the most of both: 1.8 x 5"),
+        pytest.param([800.0], [0.1], 2, 11, None, id="100, and 11 at most"),
+        pytest.param([], [0.1], 2, 1, None, id="no series is 0, and 1 at least"),
+        pytest.param([float("nan")], [0.1], 2, 1, None, id="NaN is 0"),
+        pytest.param([-5.0], [0.0], 2, 1, None, id="negative"),
+        pytest.param([8.0], [], 2, None, "no series, or NaN", id="ignoreNullValues false: not known"),
+        pytest.param([8.0, 9.0], [0.1], 2, None, "2 series; KEDA takes one", id="several series"),
+        pytest.param([8.0], [0.9], None, None, "ready replicas are not known", id="Value without ready replicas"),
+        pytest.param(None, [0.9], 2, None, "bad-query: HTTP 400", id="a query that fails"),
+    ],
+)
+def test_what_triggers_ask_for(
+    waiting: list[float] | None, busy: list[float], ready: int | None, asked: int | None, problem: str | None
+) -> None:
+    outcomes = {
+        WAITING.name: QueryFailed("bad-query", "HTTP 400") if waiting is None else answer(waiting),
+        BUSY.name: answer(busy),
+    }
+    readings = {WORKLOAD: WorkloadReading(ready_replicas=ready)}
+    found, problems = asked_replicas([Baseline(WORKLOAD, (WAITING, BUSY), 1, 11)], outcomes, readings, 1000)
+    assert found == ({} if asked is None else {WORKLOAD: asked})
+    assert [each.text[: len(problem or "")] for each in problems] == ([problem] if problem else [])
+    assert all(isinstance(each, Problem) for each in problems)
+
+
+def answer(values: list[float]) -> Answer:
+    return Answer(tuple(Series({"n": str(number)}, {1000: value, 2000: 99.0}) for number, value in enumerate(values)))

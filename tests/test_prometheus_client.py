@@ -401,8 +401,8 @@ def test_a_range_that_is_too_large_is_asked_for_in_smaller_parts() -> None:
         snapshots = list(source(fake).snapshots(AT_S, AT_S + 15 * 499, 15))
     assert [snapshot.taken_at_s for snapshot in snapshots] == [AT_S + 15 * index for index in range(500)]
     assert {snapshot.workloads[RESNET].spec_replicas for snapshot in snapshots} == {2}
-    # 60 are refused; then 15 at a time: 33 x 15 + 5, each by 11 queries
-    assert len(fake.asked) == 11 * (1 + 34)
+    # 60 are refused, and 30; then 15 at a time: 33 x 15 + 5, each by 11 queries
+    assert len(fake.asked) == 11 * (2 + 34)
 
 
 def test_instants_that_were_not_asked_for_are_no_answer() -> None:

@@ -12,8 +12,10 @@ from scaler.decision import Decision, FleetPlan, PoolState, Reason, Verdict
 from scaler.planning.memory import Memory
 from scaler.planning.plan import plan
 from scaler.policy import FleetPolicy, OperatorPolicy, ServiceKey, ServicePolicy
+from scaler.replay.divergence import Ahead, Withheld
+from scaler.replay.flow import Flow
 from scaler.replay.rerun import rerun
-from scaler.replay.summary import Jump, Replay, Veto
+from scaler.replay.summary import Growth, Replay, Veto
 from scaler.replay.tables import tables
 from scaler.snapshot import CardKey, CardReading, Problem, Snapshot, WorkloadKey, WorkloadReading
 
@@ -74,24 +76,95 @@ def test_withheld_are_real_scale_ups_above_the_grant_with_the_room_there_was() -
         (decided(3, 2, 2), pool(5)),  # 2 to 3, granted 2
         (decided(3, 2, 2), pool(5)),  # no scale-up
         (decided(None, None, None), pool(5)),
-        (decided(7, 2, 2), pool(None)),  # 3 to 7 behind the gap
+        (decided(7, 2, 2, Reason.LOW_VRAM), pool(None)),  # 3 to 7 behind the gap
         (decided(8, 9, 9), pool(5)),  # granted more: not withheld
     ).services[E5]
     assert account.withheld == [
-        Jump(START_S + STEP_S, 2, 3, 5 * GIB),
-        Jump(START_S + 4 * STEP_S, 3, 7, None),
+        Withheld(START_S + STEP_S, 2, 3, 2, 5 * GIB, Reason.DEMAND),
+        Withheld(START_S + 4 * STEP_S, 3, 7, 2, None, Reason.LOW_VRAM),
     ]
 
 
-def test_owed_are_the_first_moments_with_more_granted_than_there() -> None:
-    account = replayed(
-        (decided(2, 3, 3), pool(5)),  # owed
-        (decided(2, 4, 4), pool(5)),  # still the same one
-        (decided(4, 4, 4), pool(5)),
-        (decided(4, 6, 5, Reason.NO_FIT), pool(4)),  # owed again
-    ).services[E5]
-    assert account.owed == [Jump(START_S, 2, 3, 5 * GIB), Jump(START_S + 3 * STEP_S, 4, 5, 4 * GIB)]
-    assert (account.vetoed_steps, account.first_veto_s) == (1, START_S + 3 * STEP_S)
+def after(steps: int) -> float:
+    return START_S + steps * STEP_S
+
+
+@pytest.mark.parametrize(
+    ("numbers", "expected"),
+    [
+        pytest.param(
+            [(2, 3), (2, 3), (3, 3)], [Ahead(after(0), 2, 3, GIB, "followed", after(2))], id="two steps earlier"
+        ),
+        pytest.param([(2, 3), (2, 2), (3, 2)], [Ahead(after(0), 2, 3, GIB, "withdrawn", after(1))], id="withdrawn"),
+        pytest.param([(2, 3), (2, 3)], [Ahead(after(0), 2, 3, GIB)], id="not before the end"),
+        pytest.param(
+            [(2, 3), (2, 5), (3, 5), (4, 5), (6, 5)],
+            [Ahead(after(0), 2, 3, GIB, "followed", after(2)), Ahead(after(1), 3, 5, GIB, "followed", after(4))],
+            id="each rise by itself",
+        ),
+        pytest.param(
+            [(2, 5), (2, 3), (3, 5), (5, 5)],
+            [Ahead(after(0), 2, 3, GIB, "followed", after(2)), Ahead(after(2), 3, 5, GIB, "followed", after(3))],
+            id="less, and again",
+        ),
+        pytest.param(
+            [(2, 3), (None, None), (3, 3)], [Ahead(after(0), 2, 3, GIB, "followed", after(2))], id="over a gap"
+        ),
+        pytest.param([(2, 2), (3, 3), (3, 3)], [], id="at the same moment"),
+    ],
+)
+def test_ahead_is_what_was_granted_before_the_recorded_autoscaler_did_it(
+    numbers: list[tuple[int | None, int | None]], expected: list[Ahead]
+) -> None:
+    account = replayed(*((decided(real, granted, granted), pool(1)) for real, granted in numbers)).services[E5]
+    assert account.ahead == expected
+    steps = [each.earlier_s / STEP_S for each in account.ahead if each.earlier_s is not None]
+    assert steps == [
+        (each.until_s or 0) / STEP_S - each.time_s / STEP_S for each in expected if each.outcome == "followed"
+    ]
+
+
+def test_a_partial_grant_counts_as_vetoed() -> None:
+    account = replayed((decided(4, 4, 4), pool(5)), (decided(4, 6, 5, Reason.NO_FIT), pool(4))).services[E5]
+    assert account.ahead == [Ahead(after(1), 4, 5, 4 * GIB)]
+    assert (account.vetoed_steps, account.first_veto_s) == (1, after(1))
+
+
+def test_a_pool_counts_what_failed_and_the_time_between_veto_and_failure() -> None:
+    hold, replay = decided(2, 2, 2), Replay(None)
+    moments = [
+        (pool(5), Flow(10, 10, 0)),
+        (pool(1, vetoed=True), Flow(10, 10, 0)),
+        (pool(1, vetoed=True), None),  # not seen: no requests are counted
+        (pool(1, vetoed=True), Flow(12, 8, 4)),
+        (pool(5), Flow(16, 16, 0)),
+        (pool(5), Flow(16, 16, 0)),
+        (pool(5), Flow(1, 1, 0)),
+    ]
+    for number, (state, flow) in enumerate(moments):
+        made = FleetPlan(after(number), {E5: hold}, {"t4": state})
+        replay.add(made, {} if flow is None else {"t4": flow})
+    account = replay.pools["t4"]
+    assert account.first_below_s == account.vetoes[0].start_s == after(1)
+    assert account.first_failure_s == after(3)
+    assert account.warning_s == 2 * STEP_S
+    # A step is 900 s, and the last one lasts for none.
+    assert account.requests == 900 * (10 + 10 + 12 + 16 + 16)
+    assert account.failed_requests == 900 * 4
+    # Quarters of an hour, as long as a step: the one that ended with the veto served 8/s, the busiest after it 16/s.
+    assert account.growth() == Growth(after(4), 8, 16)
+    assert Growth(0, 8, 16).ratio == 1.0
+
+
+def test_growth_looks_only_at_what_came_after_the_veto() -> None:
+    """16/s and 12/s while the veto stands, then 4/s and 6/s: it shrank by a half."""
+    replay = Replay(None)
+    for number, per_s in enumerate((16, 12, 4, 6, 0)):
+        made = FleetPlan(after(number), {E5: decided(2, 2, 2)}, {"t4": pool(5, vetoed=number < 2)})
+        replay.add(made, {"t4": Flow(per_s, per_s, 0)})
+    growth = replay.pools["t4"].growth()
+    assert growth == Growth(after(2), 12, 6)
+    assert growth.ratio == -0.5
 
 
 def test_a_pool_keeps_its_tightest_moment_its_time_below_and_its_vetoes() -> None:
@@ -144,8 +217,8 @@ def test_the_tables_say_what_happened() -> None:
     )
     for expected in (
         "2025-06-18 00:00:00Z to 2025-06-18 00:45:00Z, 4 steps",
-        "00:15:00 2→7, 256 MiB free",
-        "00:45:00 2→3, 5.0 GiB free",
+        "00:15:00 2→7, granted 2 (demand), 256 MiB free",
+        "00:45:00 2→3, not followed, 5.0 GiB free",
         "00:15:00 to 00:45:00",
         "256 MiB at 00:15:00",
         "veto begins",

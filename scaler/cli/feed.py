@@ -40,6 +40,13 @@ def open_prometheus(settings: Settings, url: str | None) -> PrometheusSource | N
     return PrometheusSource(wanted, settings.timing) if wanted is not None else None
 
 
+def evaluate_triggers(source: PrometheusSource, services: Services) -> None:
+    """Has the manifests' prometheus triggers evaluated as well, and says which cannot be."""
+    for text in services.unplayable:
+        warn(text)
+    source.evaluate(services.baselines)
+
+
 def open_recording(path: str | None, settings: Settings) -> RecordingSource:
     """That recording, by default the incident's. Warns if its signals were measured over other windows."""
     source = RecordingSource(Path(path) if path is not None else RECORDING)

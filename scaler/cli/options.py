@@ -7,11 +7,13 @@ import re
 import time
 from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from scaler.address import Address, parse_address
+from scaler.cli.faults import Unusable
 from scaler.duration import parse_duration
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -20,6 +22,7 @@ _RFC_3339 = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(\.\d{1,9})?([Zz
 _UNIX = re.compile(r"\d{9,12}(\.\d{1,9})?", re.ASCII)  # from 1973 on: fewer digits are a mistyped year
 _RELATIVE = re.compile(r"now(?:-([0-9a-z.]{1,32}))?", re.ASCII)
 _LAST_MOMENT_S = 253_402_300_799.0  # 9999-12-31T23:59:59Z, the last that RFC 3339 can write
+_NOW, _IS_RELATIVE = "scaler.now", "scaler.relative-moment"
 _LEAST_STEP_S, _MOST_STEP_S = 0.5, 3600.0
 
 
@@ -39,13 +42,23 @@ def parse_moment(text: str, now_s: float) -> float:
     return at_s
 
 
-def moment(_: click.Context, __: click.Parameter, value: str | None) -> float | None:
-    """Callback of --start and --end. `now` is whole seconds, so that a range made of it has whole instants."""
+def moment(context: click.Context, _: click.Parameter, value: str | None) -> float | None:
+    """Callback of --start and --end. `now` is whole seconds, so that a range made of it has whole instants, and the
+    same for both."""
+    now_s = context.meta.setdefault(_NOW, float(int(time.time())))
     try:
-        return None if value is None else parse_moment(value, float(int(time.time())))
+        moment_s = None if value is None else parse_moment(value, now_s)
+        if value is not None and _RELATIVE.fullmatch(value):
+            context.meta[_IS_RELATIVE] = True
+        return moment_s
     except ValueError as error:
         takes = "RFC 3339 with its offset (2025-06-18T00:00:00Z), Unix seconds, now, or now-6h"
         raise click.BadParameter(f"{value!r}: {error}; it takes {takes}") from None
+
+
+def is_relative() -> bool:
+    """True if --start or --end of this call counts from now: the same words mean another time when said again."""
+    return bool(click.get_current_context().meta.get(_IS_RELATIVE))
 
 
 def step(_: click.Context, __: click.Parameter, value: str | None) -> float | None:
@@ -76,6 +89,34 @@ def address(_: click.Context, __: click.Parameter, value: str | Address | None) 
         raise click.BadParameter(f"{value!r}: {error}; it takes HOST:PORT, port 0 to 65535") from None
 
 
+def report(context: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    """Callback of --report: says before a long run that what draws is not installed, or that the file has no place."""
+    if value is None:
+        return None
+    from scaler.report.write import PlotlyMissing, plotly_script
+
+    if value == "-":
+        raise click.UsageError("--report: it takes the name of a file", context)
+    try:
+        plotly_script()
+    except PlotlyMissing as missing:
+        raise Unusable(str(missing)) from None
+    if not Path(value).absolute().parent.is_dir():
+        raise Unusable(f"{value}: no such directory")
+    return value
+
+
+def say_written(path: str, size_bytes: int) -> None:
+    """Where the page is."""
+    click.echo(f"{path}: {size_bytes / 1e6:.1f} MB, opens in a browser without network", err=True)
+
+
+report_option = click.option(
+    "--report",
+    callback=report,
+    metavar="FILE",
+    help="One HTML page that opens without network: verdict, charts, reasons.",
+)
 config_option = click.option("--config", metavar="FILE", help="Settings (YAML), the operator's policy.")
 recording_option = click.option("--recording", metavar="FILE", help="A recording, as `record` writes it.")
 prometheus_option = click.option(

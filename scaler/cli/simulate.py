@@ -14,7 +14,10 @@ import click
 from rich.console import Console
 from rich.progress import Progress
 
+from scaler.cli.options import report_option, say_written
 from scaler.cli.replay import LEAST_COLUMNS, PIPE_COLUMNS
+from scaler.report.timelines import timelines_page
+from scaler.report.write import write_page
 from scaler.simulate.curves import TraceMissing
 from scaler.simulate.policies import POLICIES
 from scaler.simulate.runs import Job, Run, run_all, summaries
@@ -45,6 +48,7 @@ def chosen(_: click.Context, __: click.Parameter, value: tuple[str, ...]) -> tup
 @click.option("--seeds", type=click.IntRange(1, 1000), default=SEEDS, show_default=True, help="Runs of each policy.")
 @click.option("--traces", metavar="DIR", help="Where the public traces lie that a scenario may read.")
 @click.option("--json", "json_path", metavar="FILE", help="Every run, one JSON object a line; - is stdout.")
+@report_option
 def simulate_command(
     scenario: str,
     policies: tuple[str, ...],
@@ -52,6 +56,7 @@ def simulate_command(
     seeds: int,
     traces: str | None,
     json_path: str | None,
+    report: str | None,
 ) -> int:
     """Runs SCENARIO, one of the package's or a YAML file, under each policy. Same scenario and seed, same outcome."""
     name, loaded = load_scenario(scenario)
@@ -73,6 +78,9 @@ def simulate_command(
         with console.capture() as captured:
             console.print(table(name, loaded, summaries(runs, policies), seeds))
         click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
+    if report is not None:
+        page = timelines_page(name, loaded.about, [run.as_json(name) for run in runs])
+        say_written(report, write_page(Path(report), page))
     return 0
 
 

@@ -41,7 +41,8 @@ from scaler.incident.services import SERVICES
 from scaler.incident.signals import ServiceSignals
 from scaler.incident.timeline import END_S, START_S, STEP_S
 from scaler.snapshot import Snapshot
-from scaler.sources.recording import RecordingHeader, write_recording
+from scaler.sources.recording_format import RecordingHeader
+from scaler.sources.recording_writer import write_recording
 
 SEED = 20250618
 HEADER = RecordingHeader(

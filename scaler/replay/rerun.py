@@ -11,12 +11,23 @@ from scaler.policy import FleetPolicy
 from scaler.snapshot import Snapshot
 
 
-def rerun(snapshots: Iterable[Snapshot], policy: FleetPolicy) -> Iterator[FleetPlan]:
-    """The plan that would have been in force at each snapshot, starting with no memory.
+class Rerun:
+    """One policy over recorded time, starting with no memory. `memory` is what is remembered after the last moment.
 
     The replicas are the recorded ones: what another autoscaler did, not what our answers would have made of them.
     """
-    memory = Memory()
-    for snapshot in snapshots:
-        fleet, memory = plan(snapshot, policy, memory)
-        yield fleet
+
+    def __init__(self, policy: FleetPolicy) -> None:
+        self.policy = policy
+        self.memory = Memory()
+
+    def at(self, snapshot: Snapshot) -> FleetPlan:
+        """The plan that would have been in force; snapshots come in the order of time."""
+        fleet, self.memory = plan(snapshot, self.policy, self.memory)
+        return fleet
+
+
+def rerun(snapshots: Iterable[Snapshot], policy: FleetPolicy) -> Iterator[FleetPlan]:
+    """The plans of all of these moments."""
+    replayed = Rerun(policy)
+    return map(replayed.at, snapshots)

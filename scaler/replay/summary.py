@@ -5,14 +5,19 @@ Constant memory, save for the lists of such moments. `Replay.add` takes the plan
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from scaler.decision import Decision, FleetPlan, PoolState, Verdict
+from scaler.decision import Decision, FleetPlan, PoolState
 from scaler.policy import ServiceKey
+from scaler.replay.divergence import ServiceAccount
+from scaler.replay.flow import NO_FLOWS, Flow
 from scaler.snapshot import Problem
 
 MOST_PROBLEMS = 100  # a text may carry a changing number; so many different ones tell enough
+QUARTER_S = 900.0
+OUT_RATIO = 0.05  # of the low watermark, 70 MiB of a T4's 1.4 GiB: an allocator that asks for more than that fails
 
 
 class Veto(NamedTuple):
@@ -22,13 +27,17 @@ class Veto(NamedTuple):
     end_s: float | None
 
 
-class Jump(NamedTuple):
-    """Replicas that were taken from `before` to `after`; `free_bytes` is the pool's free VRAM at that moment."""
+class Growth(NamedTuple):
+    """Successful requests per second when the last veto ended, at `since_s`, and in the busiest quarter after it."""
 
-    time_s: float
-    before: int
-    after: int
-    free_bytes: float | None
+    since_s: float
+    before_per_s: float
+    after_per_s: float
+
+    @property
+    def ratio(self) -> float:
+        """0.57: they grew by 57 %."""
+        return self.after_per_s / self.before_per_s - 1.0
 
 
 class Change(NamedTuple):
@@ -41,69 +50,40 @@ class Change(NamedTuple):
 
 
 @dataclass(slots=True)
-class ServiceAccount:
-    """One service over the replay. Real is what the recorded autoscaler had, granted what KEDA would have been told.
+class PoolAccount:
+    """One pool over the replay: the tightest moment, the time below the low watermark, the vetoes, and what failed.
 
     Attributes:
-        real_hours / granted_hours: replica-hours over the moments with an answer.
-        vetoed_steps: moments with the verdict veto or limited. unknown_steps: moments without an answer.
-        withheld: scale-ups of the recorded autoscaler to more than was granted then.
-        owed: the first moments at which more was granted than was there.
+        least_free_bytes / least_at_s: the least free VRAM that counts, and when first. first_below_s: when it was first
+            below the low watermark, first_out_s below OUT_RATIO of it. below_hours: how long below it altogether.
+        blind_steps: moments at which it could not be seen.
+        failed_requests / requests: of the pool's services, rates x time to the next moment. Failures are those that may
+            be for lack of VRAM; all of them where the server does not tell. Clients' retries count as requests.
+        first_failure_s: the first moment at which any request of the pool's services failed so.
+        served_per_s: mean rate of successful requests in each quarter of an hour since the start; None: not seen.
     """
-
-    key: ServiceKey
-    real_max: int = 0
-    granted_max: int = 0
-    real_hours: float = 0.0
-    granted_hours: float = 0.0
-    vetoed_steps: int = 0
-    first_veto_s: float | None = None
-    unknown_steps: int = 0
-    withheld: list[Jump] = field(default_factory=list)
-    owed: list[Jump] = field(default_factory=list)
-    last: Decision | None = None
-    _replicas: int | None = None
-    _granted: int | None = None
-
-    def add(self, decision: Decision, gap_h: float, free_bytes: float | None) -> None:
-        """One more decision, `gap_h` hours after the last one."""
-        was, was_granted = self._replicas, self._granted
-        if self.last is not None and self.last.granted is not None:
-            self.real_hours += gap_h * (was or 0)
-            self.granted_hours += gap_h * (was_granted or 0)
-        self.last = decision
-        replicas, granted = decision.replicas, decision.granted
-        if replicas is None or granted is None:
-            self.unknown_steps += 1
-            return
-        self._replicas, self._granted = replicas, granted
-        self.real_max, self.granted_max = max(self.real_max, replicas), max(self.granted_max, granted)
-        if decision.verdict in (Verdict.VETO, Verdict.LIMITED):
-            self.vetoed_steps += 1
-            if self.first_veto_s is None:
-                self.first_veto_s = decision.time_s
-        if was is not None and replicas > max(was, granted):
-            self.withheld.append(Jump(decision.time_s, was, replicas, free_bytes))
-        was_owed = was is not None and was_granted is not None and was_granted > was
-        if granted > replicas and not was_owed:
-            self.owed.append(Jump(decision.time_s, replicas, granted, free_bytes))
-
-
-@dataclass(slots=True)
-class PoolAccount:
-    """One pool over the replay: the tightest moment, the time below the low watermark, and the vetoes."""
 
     name: str
     cards: int = 0
     least_free_bytes: float | None = None
     least_at_s: float | None = None
+    first_below_s: float | None = None
+    first_out_s: float | None = None
     below_hours: float = 0.0
     blind_steps: int = 0
     vetoes: list[Veto] = field(default_factory=list)
+    failed_requests: float = 0.0
+    requests: float = 0.0
+    first_failure_s: float | None = None
+    served_per_s: list[float | None] = field(default_factory=list)
     last: PoolState | None = None
+    _flow: Flow | None = None
+    _start_s: float | None = None
+    _served: tuple[float, int] = (0.0, 0)
 
-    def add(self, state: PoolState, time_s: float, gap_h: float) -> bool:
+    def add(self, state: PoolState, flow: Flow | None, time_s: float, gap_h: float) -> bool:
         """One more state, `gap_h` hours after the last one; True if a veto began or ended."""
+        self._add_flow(flow, time_s, gap_h)
         if self.last is not None and _is_below(self.last):
             self.below_hours += gap_h
         stood = self.last is not None and self.last.vetoed
@@ -113,11 +93,50 @@ class PoolAccount:
             self.blind_steps += 1
         elif self.least_free_bytes is None or state.free_bytes < self.least_free_bytes:
             self.least_free_bytes, self.least_at_s = state.free_bytes, time_s
+        if self.first_below_s is None and _is_below(state):
+            self.first_below_s = time_s
+        if self.first_out_s is None and _is_below(state, OUT_RATIO):
+            self.first_out_s = time_s
         if state.vetoed and not stood:
             self.vetoes.append(Veto(time_s, None))
         elif stood and not state.vetoed:
             self.vetoes[-1] = Veto(self.vetoes[-1].start_s, time_s)
         return state.vetoed != stood
+
+    @property
+    def warning_s(self) -> float | None:
+        """From the first veto to the first failure, in seconds: below zero where requests failed before; None without
+        the one or the other."""
+        if not self.vetoes or self.first_failure_s is None:
+            return None
+        return self.first_failure_s - self.vetoes[0].start_s
+
+    def growth(self) -> Growth | None:
+        """How the successful requests grew after the last veto: the busiest quarter of an hour after its end against
+        the one that was over when it ended; None without a veto that ended, or where nothing was served."""
+        ended_s = next((veto.end_s for veto in reversed(self.vetoes) if veto.end_s is not None), None)
+        if ended_s is None or self._start_s is None:
+            return None
+        quarter = int((ended_s - self._start_s) // QUARTER_S)
+        before = next((served for served in reversed(self.served_per_s[:quarter]) if served is not None), None)
+        after = [served for served in self.served_per_s[quarter + 1 :] if served is not None]
+        return Growth(ended_s, before, max(after)) if before and after else None
+
+    def _add_flow(self, flow: Flow | None, time_s: float, gap_h: float) -> None:
+        if self._flow is not None:
+            self.failed_requests += 3600 * gap_h * self._flow.failed_per_s
+            self.requests += 3600 * gap_h * self._flow.all_per_s
+        self._flow = flow
+        self._start_s = time_s if self._start_s is None else self._start_s
+        while len(self.served_per_s) < (time_s - self._start_s) // QUARTER_S:
+            total, count = self._served
+            self.served_per_s.append(total / count if count else None)
+            self._served = (0.0, 0)
+        if flow is None:
+            return
+        self._served = (self._served[0] + flow.served_per_s, self._served[1] + 1)
+        if self.first_failure_s is None and flow.failed_per_s > 0:
+            self.first_failure_s = time_s
 
 
 @dataclass(slots=True)
@@ -142,14 +161,14 @@ class Replay:
     start_s: float | None = None
     end_s: float | None = None
 
-    def add(self, plan: FleetPlan) -> None:
-        """One more plan; plans come in the order of time."""
+    def add(self, plan: FleetPlan, flows: Mapping[str, Flow] = NO_FLOWS) -> None:
+        """One more plan, and what flowed through each pool's services then; plans come in the order of time."""
         gap_h = 0.0 if self.end_s is None else max(0.0, plan.time_s - self.end_s) / 3600
         self.steps += 1
         self.start_s = plan.time_s if self.start_s is None else self.start_s
         self.end_s = plan.time_s
         for name, state in plan.pools.items():
-            if self.pools.setdefault(name, PoolAccount(name)).add(state, plan.time_s, gap_h):
+            if self.pools.setdefault(name, PoolAccount(name)).add(state, flows.get(name), plan.time_s, gap_h):
                 self._log(Change(plan.time_s, state))
         for problem in plan.problems:
             if problem in self.problems or len(self.problems) < MOST_PROBLEMS:
@@ -174,5 +193,5 @@ def _outline(decision: Decision) -> tuple[object, ...]:
     return decision.demand, decision.verdict, (ahead > 0) - (ahead < 0), decision.reasons[:1]
 
 
-def _is_below(state: PoolState) -> bool:
-    return state.free_bytes is not None and state.low_bytes is not None and state.free_bytes < state.low_bytes
+def _is_below(state: PoolState, ratio: float = 1.0) -> bool:
+    return state.free_bytes is not None and state.low_bytes is not None and state.free_bytes < ratio * state.low_bytes

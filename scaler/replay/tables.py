@@ -12,35 +12,43 @@ from rich.text import Text
 from scaler.decision import Verdict
 from scaler.explain import at
 from scaler.quantity import format_bytes
-from scaler.replay.summary import Change, Jump, PoolAccount, ProblemAccount, Replay, ServiceAccount, Veto
+from scaler.replay.divergence import Ahead, ServiceAccount, Withheld
+from scaler.replay.summary import Change, PoolAccount, ProblemAccount, Replay, Veto
 from scaler.snapshot import Problem
 
 # Enough to see when something began and how it went on; the counts are always whole.
 SHOWN_MOMENTS = 3
+NOTE = (
+    "Real is what the recorded autoscaler had; granted is what KEDA would have been told at that moment, given the\n"
+    "real replicas: a recording cannot show what our answers would have changed. Withheld: real scale-ups to more\n"
+    "than was granted. Ahead: granted before the recorded autoscaler did the same. Hours: of replicas."
+)
 
 
 def tables(replay: Replay) -> RenderableType:
     """The whole report. Times are UTC; the days are in the title, and beside each time only where that is ambiguous."""
     if replay.start_s is None or replay.end_s is None:
         return Text("no snapshot in that time: nothing was replayed")
-    clock = _Clock(replay.start_s, replay.end_s)
-    title = f"{at(replay.start_s)} to {at(replay.end_s)}, {replay.steps} steps"
-    note = (
-        "Real is what the recorded autoscaler had; granted is what KEDA would have been told at that moment.\n"
-        "Withheld: real scale-ups to more than was granted. Owed: more was granted than was there. Hours: of replicas."
-    )
+    clock = Clock(replay.start_s, replay.end_s)
     return Group(
-        Text(title, style="bold"),
+        Text(title(replay), style="bold"),
         _services(list(replay.services.values()), clock),
         _scale_ups(list(replay.services.values()), clock),
         _pools(list(replay.pools.values()), clock),
         *([_problems(replay.problems, clock)] if replay.problems else []),
         _changes(replay, clock),
-        Text(note, style="dim"),
+        Text(NOTE, style="dim"),
     )
 
 
-class _Clock:
+def title(replay: Replay) -> str:
+    """What was replayed."""
+    assert replay.start_s is not None
+    assert replay.end_s is not None
+    return f"{at(replay.start_s)} to {at(replay.end_s)}, {replay.steps} steps"
+
+
+class Clock:
     """Moments as UTC, with the day where a time of day stands for several of them."""
 
     def __init__(self, start_s: float, end_s: float) -> None:
@@ -50,8 +58,9 @@ class _Clock:
         return "-" if time_s is None else datetime.fromtimestamp(time_s, UTC).strftime(self._format)
 
 
-def _table(title: str, *columns: tuple[str, bool]) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", pad_edge=False, show_edge=False)
+def table(title: str, *columns: tuple[str, bool]) -> Table:
+    """A table with these columns, each with whether it holds numbers."""
+    made = Table(title=title, title_justify="left", title_style="bold", pad_edge=False, show_edge=False)
     for name, is_number in columns:
         is_narrow = name not in (
             "service",
@@ -59,12 +68,12 @@ def _table(title: str, *columns: tuple[str, bool]) -> Table:
             "why",
             "reasons",
         )  # only words may break, where they leave no room for the figures
-        table.add_column(name, justify="right" if is_number else "left", no_wrap=is_narrow, overflow="fold")
-    return table
+        made.add_column(name, justify="right" if is_number else "left", no_wrap=is_narrow, overflow="fold")
+    return made
 
 
-def _services(accounts: Sequence[ServiceAccount], clock: _Clock) -> Table:
-    table = _table(
+def _services(accounts: Sequence[ServiceAccount], clock: Clock) -> Table:
+    made = table(
         "\nServices",
         ("service", False),
         ("max\nreal", True),
@@ -73,11 +82,11 @@ def _services(accounts: Sequence[ServiceAccount], clock: _Clock) -> Table:
         ("hours\ngranted", True),
         ("first veto\n(steps)", False),
         ("withheld", True),
-        ("owed", True),
+        ("ahead", True),
         ("no\nanswer", True),
     )
     for account in accounts:
-        table.add_row(
+        made.add_row(
             f"{account.key.namespace}/{account.key.name}",
             str(account.real_max),
             str(account.granted_max),
@@ -86,57 +95,65 @@ def _services(accounts: Sequence[ServiceAccount], clock: _Clock) -> Table:
             clock.at(account.first_veto_s) + (f" ({account.vetoed_steps})" if account.vetoed_steps else ""),
             *(
                 str(count) if count else "-"
-                for count in (len(account.withheld), len(account.owed), account.unknown_steps)
+                for count in (len(account.withheld), len(account.ahead), account.unknown_steps)
             ),
         )
-    return table
+    return made
 
 
-def _scale_ups(accounts: Sequence[ServiceAccount], clock: _Clock) -> Table:
-    table = _table("\nScale-ups that differ", ("service", False), ("withheld", False), ("owed", False))
+def _scale_ups(accounts: Sequence[ServiceAccount], clock: Clock) -> Table:
+    made = table("\nScale-ups that differ", ("service", False), ("withheld", False), ("ahead", False))
     for account in accounts:
-        if account.withheld or account.owed:
+        if account.withheld or account.ahead:
             name = f"{account.key.namespace}/{account.key.name}"
-            table.add_row(name, _jumps(account.withheld, clock), _jumps(account.owed, clock))
-    return table
+            withheld = [withheld_text(each, clock) for each in account.withheld[:SHOWN_MOMENTS]]
+            ahead = [ahead_text(each, clock) for each in account.ahead[:SHOWN_MOMENTS]]
+            made.add_row(name, _listed(withheld, len(account.withheld)), _listed(ahead, len(account.ahead)))
+    return made
 
 
-def _pools(accounts: Sequence[PoolAccount], clock: _Clock) -> Table:
-    table = _table(
+def _pools(accounts: Sequence[PoolAccount], clock: Clock) -> Table:
+    made = table(
         "\nPools",
         ("pool", False),
         ("cards", True),
         ("least free VRAM", False),
         ("below low\nwatermark", True),
         ("vetoes", False),
+        ("first\nfailure", False),
+        ("minutes\nbetween", True),
+        ("failed\nrequests", True),
         ("blind", True),
     )
     for account in accounts:
         least = "not seen"
         if account.least_free_bytes is not None:
             least = f"{format_bytes(account.least_free_bytes)} at {clock.at(account.least_at_s)}"
-        table.add_row(
+        made.add_row(
             account.name,
             str(account.cards),
             least,
             f"{account.below_hours:.2f} h",
             _vetoes(account.vetoes, clock),
+            clock.at(account.first_failure_s),
+            minutes(account.warning_s),
+            f"{account.failed_requests:,.0f}",
             f"{account.blind_steps} steps" if account.blind_steps else "-",
         )
-    return table
+    return made
 
 
-def _problems(problems: Mapping[Problem, ProblemAccount], clock: _Clock) -> Table:
-    table = _table(
+def _problems(problems: Mapping[Problem, ProblemAccount], clock: Clock) -> Table:
+    made = table(
         "\nNot seen, doubted, or suspect", ("signal", False), ("why", False), ("first", False), ("steps", True)
     )
     for problem, account in problems.items():
-        table.add_row(problem.signal, problem.text, clock.at(account.first_s), str(account.steps))
-    return table
+        made.add_row(problem.signal, problem.text, clock.at(account.first_s), str(account.steps))
+    return made
 
 
-def _changes(replay: Replay, clock: _Clock) -> Table:
-    table = _table(
+def _changes(replay: Replay, clock: Clock) -> Table:
+    made = table(
         "\nChanges",
         ("time", False),
         ("what", False),
@@ -148,11 +165,11 @@ def _changes(replay: Replay, clock: _Clock) -> Table:
         ("free VRAM", True),
     )
     for change in replay.changes:
-        table.add_row(clock.at(change.time_s), *_change(change), style="dim" if change.decision is None else "")
+        made.add_row(clock.at(change.time_s), *_change(change), style="dim" if change.decision is None else "")
     if replay.changes_left_out:
-        table.caption = f"and {replay.changes_left_out} changes more; --all shows them"
-        table.caption_justify = "left"
-    return table
+        made.caption = f"and {replay.changes_left_out} changes more; --all shows them"
+        made.caption_justify = "left"
+    return made
 
 
 def _change(change: Change) -> tuple[str, ...]:
@@ -171,18 +188,34 @@ def _change(change: Change) -> tuple[str, ...]:
     return what, *numbers, str(decision.verdict), why, free
 
 
-def _jumps(jumps: Sequence[Jump], clock: _Clock) -> str:
-    """The first ones, a line each, as "00:03:00 2→3, 5.5 GiB free", and how many more there were."""
-    if not jumps:
-        return "-"
-    lines = []
-    for jump in jumps[:SHOWN_MOMENTS]:
-        free = "free unknown" if jump.free_bytes is None else f"{format_bytes(jump.free_bytes)} free"
-        lines.append(f"{clock.at(jump.time_s)} {jump.before}→{jump.after}, {free}")
-    return _listed(lines, len(jumps))
+def withheld_text(withheld: Withheld, clock: Clock) -> str:
+    """00:03:00 2→3, granted 2 (low-vram), 5.5 GiB free"""
+    what = f"{clock.at(withheld.time_s)} {withheld.before}→{withheld.after}"
+    return f"{what}, granted {withheld.granted} ({withheld.reason}), {_free(withheld.free_bytes)}"
 
 
-def _vetoes(vetoes: Sequence[Veto], clock: _Clock) -> str:
+def ahead_text(ahead: Ahead, clock: Clock) -> str:
+    """05:59:45 2→3, 6.0 min earlier, 6.8 GiB free"""
+    match ahead.outcome:
+        case "followed":
+            then = f"{minutes(ahead.earlier_s)} min earlier"
+        case "withdrawn":
+            then = f"withdrawn {clock.at(ahead.until_s)}"
+        case _:
+            then = "not followed"
+    return f"{clock.at(ahead.time_s)} {ahead.before}→{ahead.after}, {then}, {_free(ahead.free_bytes)}"
+
+
+def minutes(duration_s: float | None) -> str:
+    """Seconds as minutes to a tenth."""
+    return "-" if duration_s is None else f"{duration_s / 60:.1f}"
+
+
+def _free(free_bytes: float | None) -> str:
+    return "free unknown" if free_bytes is None else f"{format_bytes(free_bytes)} free"
+
+
+def _vetoes(vetoes: Sequence[Veto], clock: Clock) -> str:
     if not vetoes:
         return "-"
     shown = [

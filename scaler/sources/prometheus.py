@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
@@ -14,6 +15,7 @@ from scaler.policy import Section, Timing
 from scaler.quantity import Seconds
 from scaler.snapshot import Snapshot
 from scaler.sources.assemble import assemble
+from scaler.sources.baseline import Baseline, asked_replicas
 from scaler.sources.checked_session import QueryFailed
 from scaler.sources.queries import QueryOverrides, build_queries
 from scaler.sources.query_client import Answer, Grid, QueryClient, QueryStats
@@ -94,7 +96,28 @@ class PrometheusSource:
     def __init__(self, settings: PrometheusSettings, timing: Timing) -> None:
         self._settings = settings
         self._queries = build_queries(timing, settings.queries)
+        self._promql = {query.name: query.promql for query in self._queries}
+        self._baselines: tuple[Baseline, ...] = ()
         self._client = QueryClient(settings.url, settings.ca_file)
+
+    def evaluate(self, baselines: Sequence[Baseline]) -> None:
+        """Asks these triggers' queries too from now on, and fills Snapshot.asked.
+
+        They come from manifests: for the dry runs of an operator, never for the service, which asks its own only.
+        """
+        self._baselines = tuple(baselines)
+        triggers = [trigger for baseline in baselines for trigger in baseline.triggers]
+        self._promql |= {trigger.name: trigger.promql for trigger in triggers}
+
+    @property
+    def url(self) -> str:
+        """The address, without what lets one in."""
+        return self._settings.url
+
+    @property
+    def promql(self) -> Mapping[str, str]:
+        """All queries by name."""
+        return self._promql
 
     @property
     def stats(self) -> Mapping[str, QueryStats]:
@@ -108,7 +131,7 @@ class PrometheusSource:
     def snapshot_at(self, at_s: float) -> Snapshot:
         """See `Source`; returns or raises within the settings' deadline."""
         at_ms = round(at_s * 1000)
-        return assemble(at_ms, self._queries, self._ask(Grid(at_ms), self._settings.deadline_s))
+        return self._assembled(at_ms, self._ask(Grid(at_ms), self._settings.deadline_s))
 
     def snapshots(self, start_s: float, end_s: float, step_s: float) -> Iterator[Snapshot]:
         """See `Source`; times count to the millisecond. A query that fails leaves its signals None for a whole chunk.
@@ -116,28 +139,54 @@ class PrometheusSource:
         Raises:
             ValueError: if step is below 1 ms.
         """
+        yield from self._chunks(start_s, end_s, step_s, whole=False)
+
+    def whole_snapshots(self, start_s: float, end_s: float, step_s: float) -> Iterator[Snapshot]:
+        """The same, but a query without an answer in time ends it, rather than leave a hole in what is kept.
+
+        Raises:
+            ValueError: if step is below 1 ms.
+            SourceUnavailable: at the first instant for which a query finds no answer, even asked for by itself.
+        """
+        yield from self._chunks(start_s, end_s, step_s, whole=True)
+
+    def _chunks(self, start_s: float, end_s: float, step_s: float, whole: bool) -> Iterator[Snapshot]:
         start_ms, end_ms, step_ms = (round(seconds * 1000) for seconds in (start_s, end_s, step_s))
         if step_ms < 1:
             raise ValueError(f"step {step_s:g} s: it takes at least 1 ms")
-        size = CHUNK_INSTANTS
+        size = most = CHUNK_INSTANTS
         while start_ms <= end_ms:
             grid = Grid(start_ms, step_ms, min(size, (end_ms - start_ms) // step_ms + 1))
             outcomes = self._ask(grid, self._settings.history_deadline_s)
-            if grid.count > 1 and any(isinstance(o, QueryFailed) and o.kind == "too-large" for o in outcomes.values()):
-                size = max(1, grid.count // 4)
+            failures = {name: found for name, found in outcomes.items() if isinstance(found, QueryFailed)}
+            kinds = {failure.kind for failure in failures.values()}
+            if grid.count > 1 and ("too-large" in kinds or (whole and "unavailable" in kinds)):
+                size = (grid.count + 1) // 2
+                most = size if "too-large" in kinds else most
                 continue
+            for name, failure in failures.items() if whole else ():
+                if failure.kind == "unavailable":
+                    raise SourceUnavailable(f"{self._settings.url}: {name}: {failure}")
             for at_ms in grid.instants_ms():
-                yield assemble(at_ms, self._queries, outcomes)
+                yield self._assembled(at_ms, outcomes)
             start_ms += step_ms * grid.count
+            size = min(2 * size, most)
+
+    def _assembled(self, at_ms: int, outcomes: Mapping[str, Answer | QueryFailed]) -> Snapshot:
+        snapshot = assemble(at_ms, self._queries, outcomes)
+        if not self._baselines:
+            return snapshot
+        asked, problems = asked_replicas(self._baselines, outcomes, snapshot.workloads, at_ms)
+        return replace(snapshot, asked=asked, problems=tuple(sorted([*snapshot.problems, *problems])))
 
     def _ask(self, grid: Grid, deadline_s: float) -> dict[str, Answer | QueryFailed]:
         self._authorise()
-        outcomes = self._client.ask({query.name: query.promql for query in self._queries}, grid, deadline_s)
-        failures = {name: outcome for name, outcome in outcomes.items() if isinstance(outcome, QueryFailed)}
-        too_large = any(failure.kind == "too-large" for failure in failures.values())
-        if len(failures) == len(outcomes) and not (too_large and grid.count > 1):
-            name, failure = next(iter(failures.items()))
-            raise SourceUnavailable(f"{self._settings.url}: all {len(failures)} queries failed; {name}: {failure}")
+        outcomes = self._client.ask(self._promql, grid, deadline_s)
+        failures = [found for query in self._queries if isinstance(found := outcomes[query.name], QueryFailed)]
+        too_large = any(failure.kind == "too-large" for failure in failures)
+        if len(failures) == len(self._queries) and not (too_large and grid.count > 1):
+            text = f"{self._queries[0].name}: {failures[0]}"
+            raise SourceUnavailable(f"{self._settings.url}: all {len(failures)} queries failed; {text}")
         return outcomes
 
     def _authorise(self) -> None:

@@ -1,16 +1,16 @@
 """A recording: the Snapshots of some hours in one file, JSON Lines, gzipped where the name ends in .gz.
 
-Writing and reading take the memory of a few snapshots, whatever the length. The lines: recording_format.py.
+Reading takes the memory of a few snapshots, whatever the length. The lines: recording_format.py; how they are written:
+recording_writer.py.
 """
 
 from __future__ import annotations
 
 import gzip
 import math
-import os
 import threading
 import zlib
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -19,20 +19,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from scaler.snapshot import Snapshot
-from scaler.sources.recording_format import (
-    SAME_INSTANT_S,
-    RecordingHeader,
-    SnapshotLines,
-    Unexpected,
-    end_line,
-    header_line,
-    parse_header,
-    parse_line,
-    snapshots_in,
-)
+from scaler.sources.recording_format import SAME_INSTANT_S, RecordingHeader, Unexpected, parse_header
+from scaler.sources.recording_rows import parse_line, snapshots_in
 from scaler.sources.source import SourceUnavailable
-
-__all__ = ["BadRecording", "RecordingHeader", "RecordingSource", "write_recording"]
 
 _LONGEST_LINE = 64 * 1024**2  # 1,000 services and 2,000 cards take 0.5 MB; what is longer is no recording
 
@@ -41,45 +30,6 @@ _Records = Generator[tuple[int, dict[str, Any]], None, None]
 
 class BadRecording(SourceUnavailable):
     """A file that is no whole and sound recording; the line names the file, the line number and what was expected."""
-
-
-def write_recording(path: Path, header: RecordingHeader, snapshots: Iterable[Snapshot]) -> int:
-    """Writes the snapshots as they come, and puts the file in place only when it is whole. Returns their number.
-
-    Raises:
-        BadRecording: for a snapshot that is not later than the one before or is outside of the header's range.
-        OSError: if the file cannot be written.
-    """
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        with partial.open("wb") as file:
-            if path.suffix == ".gz":
-                # No name and no time in the gzip header: the same snapshots give the same bytes.
-                with gzip.GzipFile(filename="", mode="wb", compresslevel=9, fileobj=file, mtime=0) as packed:
-                    count = _write(path, packed, header, snapshots)
-            else:
-                count = _write(path, file, header, snapshots)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    return count
-
-
-def _write(path: Path, file: BufferedIOBase, header: RecordingHeader, snapshots: Iterable[Snapshot]) -> int:
-    file.write(header_line(header))
-    lines, count, last_s = SnapshotLines(), 0, -math.inf
-    for snapshot in snapshots:
-        try:
-            header.check_time(snapshot.taken_at_s, last_s)
-        except Unexpected as error:
-            raise BadRecording(f"{path}: snapshot {count + 1}: expected {error}") from None
-        file.writelines(lines.lines(snapshot))
-        count, last_s = count + 1, snapshot.taken_at_s
-    file.write(end_line(count))
-    return count
 
 
 class RecordingSource:
@@ -165,6 +115,7 @@ def _aged(snapshot: Snapshot, at_s: float) -> Snapshot:
         },
         cards={key: replace(card, age_s=age(card.age_s)) for key, card in snapshot.cards.items()},
         problems=snapshot.problems,
+        asked=snapshot.asked,
     )
 
 

@@ -1,0 +1,120 @@
+"""Several policies over the same modelled time, as a page: all of them above each other, then each by itself.
+
+Takes runs as `simulate --json` writes them, one object each: `policy`, `seed`, `scores`, and a `timeline` of a row a
+minute with `at_s`, per service `replicas`, `ready`, `needed` and `failed_ratio`, and `tightest_free_mib`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from statistics import median
+from typing import Any
+
+from scaler.report.page import Chart, Column, Curve, Page, Role, Row, Section, Table
+
+Run = Mapping[str, Any]
+Minute = Mapping[str, Any]
+
+# The same two hues as in a replay: what is ours, and what the usual triggers do. The oracle is dotted, the rest grey.
+ROLES: Mapping[str, Role] = {"ours": "ours", "naive": "real", "oracle": "demand"}
+ROWS = (
+    ("replicas of all services", 170.0),
+    ("free VRAM of the tightest card, GiB", 150.0),
+    ("failed attempts, %", 110.0),
+)
+SHORT = (
+    "lost_requests",
+    "failed_attempts",
+    "unsafe_grants",
+    "replica_hours",
+    "unmet_s",
+    "worst_free_mib",
+    "below_low_s",
+)
+
+
+def timelines_page(scenario: str, about: str, runs: Sequence[Run]) -> Page:
+    """The page of a scenario's runs; the curves are those of each policy's first seed, the table has all seeds."""
+    policies = list(dict.fromkeys(str(run["policy"]) for run in runs))
+    first = {policy: next(run for run in runs if run["policy"] == policy) for policy in policies}
+    medians = {policy: _medians([run for run in runs if run["policy"] == policy]) for policy in policies}
+    seeds = len({run["seed"] for run in runs})
+    minutes = max((len(run["timeline"]) for run in first.values()), default=0)
+    together = [curve for policy in policies for curve in _curves(first[policy], ROLES.get(policy, "plain"), policy)]
+    rows = tuple(Row(*row) for row in ROWS)
+    sections = [
+        Section(
+            "together",
+            "All policies",
+            f"Seed {first[policies[0]]['seed']} of each, a point a minute." if policies else "",
+            [Chart(f"All policies in {scenario}: replicas, free VRAM, failed attempts", rows, together)],
+            [_scores(medians, seeds)],
+        ),
+        *(_alone(policy, first[policy], is_open=policy == "ours") for policy in policies),
+    ]
+    start_s = min((float(run["timeline"][0]["at_s"]) for run in first.values() if run["timeline"]), default=0.0)
+    return Page(
+        title=f"vram-scaler simulate {scenario}",
+        subtitle=f"{scenario}: {about} Times count from the start.",
+        verdict=_verdict(medians),
+        details=(),
+        figures=(),
+        sections=sections,
+        notes=("A model, not a record: what it leaves out is in docs/simulate.md.",),
+        start_s=start_s,
+        step_s=60.0,
+        steps=max(minutes, 1),
+        is_clock=False,
+    )
+
+
+def _alone(policy: str, run: Run, is_open: bool) -> Section:
+    needed = _curve(0, "needed by fresh load", "demand", run, lambda minute: sum(minute["needed"].values()), True)
+    ready = _curve(0, "ready", "plain", run, lambda minute: sum(minute["ready"].values()), True)
+    curves = [*_curves(run, ROLES.get(policy, "plain") if policy != "oracle" else "ours", "replicas"), ready, needed]
+    chart = Chart(f"{policy}: replicas, free VRAM, failed attempts", tuple(Row(*row) for row in ROWS), curves)
+    return Section(f"policy-{policy}", policy, "", (chart,), (), is_open)
+
+
+def _curves(run: Run, role: Role, name: str) -> list[Curve]:
+    return [
+        _curve(0, name, role, run, lambda minute: sum(minute["replicas"].values()), True),
+        _curve(1, name, role, run, lambda minute: minute["tightest_free_mib"] / 1024, False),
+        _curve(2, name, role, run, lambda minute: 100 * max(minute["failed_ratio"].values(), default=0.0), False),
+    ]
+
+
+def _curve(row: int, name: str, role: Role, run: Run, value: Callable[[Minute], float], is_step: bool) -> Curve:
+    values = [value(minute) for minute in run["timeline"]]
+    return Curve(row, name, role, range(len(values)), values, is_step)
+
+
+def _medians(runs: Sequence[Run]) -> dict[str, float | None]:
+    found: dict[str, float | None] = {}
+    for name in runs[0]["scores"]:
+        values = [run["scores"][name] for run in runs if run["scores"][name] is not None]
+        found[name] = median(values) if values else None
+    return found
+
+
+def _scores(medians: Mapping[str, Mapping[str, float | None]], seeds: int) -> Table:
+    columns = [Column("policy"), *(Column(name.replace("_", " "), True) for name in SHORT)]
+    rows = [(policy, *(_number(scores, name) for name in SHORT)) for policy, scores in medians.items()]
+    return Table(f"Scores, the median over {seeds} seed{'s' if seeds > 1 else ''}", columns, rows)
+
+
+def _verdict(medians: Mapping[str, Mapping[str, float | None]]) -> list[str]:
+    """What each policy lost and what it cost: ours first, then the rest, the least lost first."""
+    order = sorted(medians, key=lambda policy: (policy != "ours", medians[policy].get("lost_requests") or 0.0))
+    texts: list[str] = []
+    for policy in order:
+        scores = medians[policy]
+        of = f" of {_number(scores, 'fresh_requests')}" if not texts else ""
+        lost, hours = _number(scores, "lost_requests"), _number(scores, "replica_hours")
+        texts.append(f"{policy} lost {lost}{of} requests with {hours} replica-hours.")
+    return texts or ["Nothing was run."]
+
+
+def _number(scores: Mapping[str, float | None], name: str) -> str:
+    value = scores.get(name)
+    return "-" if value is None else f"{value:,.1f}" if name.endswith("hours") else f"{value:,.0f}"
