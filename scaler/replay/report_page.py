@@ -267,11 +267,11 @@ def _tellings(
     comparison: Comparison | None,
     names: Sequence[str],
 ) -> Tellings:
-    """Reading begins where A and B part, else at the first moment that differs from what was, else at the first veto,
+    """Reading begins where A and B part, else at the first veto, else at the first scale-up that differs from what was,
     else at the end."""
     sides = drawing.services[account.key].sides
     moments = [each.time_s for each in account.withheld[:1]] + [each.time_s for each in account.ahead[:1]]
-    first_s = min(moments, default=account.first_veto_s)
+    first_s = account.first_veto_s if account.first_veto_s is not None else min(moments, default=None)
     if comparison is not None:
         first_s = comparison.first_s.get(account.key, first_s)
     begin = drawing.at if first_s is None else round((first_s - start_s) / step_s)

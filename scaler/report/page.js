@@ -15,6 +15,7 @@
     return withDay ? `${text.slice(0, 10)} ${text.slice(11, 19)}` : text.slice(11, 19);
   };
   let cursor = null;  // the step that the reader looks at
+  let pick = () => {};  // what a click does; without decisions on the page, nothing
 
   // ---- charts
 
@@ -128,10 +129,13 @@
     const colours = palette();
     const config = { displayModeBar: false, responsive: true, showTips: false, doubleClick: "reset" };
     Plotly.newPlot(plot, traces(chart, colours), layout(chart, colours, plot.clientWidth), config).then(() => {
-      plot.on("plotly_click", (event) => {
+      const pickAt = (event) => {
         const left = plot.getBoundingClientRect().left + plot._fullLayout.xaxis._offset;
-        pick(stepOf(plot._fullLayout.xaxis.p2c(event.event.clientX - left)), chart.subject);
-      });
+        pick(stepOf(plot._fullLayout.xaxis.p2c(event.clientX - left)), chart.subject);
+      };
+      plot.on("plotly_click", (event) => pickAt(event.event));
+      // Between two rows plotly hears nothing.
+      plot.addEventListener("click", (event) => { if (!event.target.closest(".draglayer")) pickAt(event); });
       plot.dataset.drawn = "yes";
     });
   }
@@ -219,7 +223,7 @@
     if (of.leftOut) element("p", `${of.leftOut} changes of this service are not kept here; the curves show them all.`, told, "age");
   }
 
-  function pick(at, subject, isQuiet) {
+  pick = (at, subject, isQuiet) => {
     cursor = Math.min(end, Math.max(0, at));
     if (subject && subject in data.tellings) select.value = subject;
     time.value = clock(cursor, true);
@@ -229,7 +233,7 @@
     tell();
     const colours = palette();
     drawn.forEach((chart, plot) => Plotly.relayout(plot, { shapes: shapes(chart, colours) }));
-  }
+  };
 
   function open(isOpen) {
     panel.classList.toggle("is-open", isOpen);
