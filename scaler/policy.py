@@ -10,6 +10,7 @@ import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -234,9 +235,14 @@ class OperatorPolicy(Section):
             raise ValueError(f"pools: the name {', '.join(twice)} stands twice; each pool takes a name of its own")
         return self
 
+    @cached_property
+    def pool_by_name(self) -> dict[str, PoolPolicy]:
+        """The pools by their names."""
+        return {pool.name: pool for pool in self.pools}
+
     def pool(self, name: str) -> PoolPolicy:
         """The pool of that name; raises KeyError."""
-        return next(pool for pool in self.pools if pool.name == name)
+        return self.pool_by_name[name]
 
 
 class ServicePolicy(Section):

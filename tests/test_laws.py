@@ -344,7 +344,8 @@ def test_law_7_same_history_same_plan(
         history.append(snapshot(START_S + TICK_S * index, services, card(free, pods={"e5": 1}), card(15 - free)))
     first = total - 1 - late_ticks
     fine = int(horizon_s(FAST_OPERATOR) / TICK_S) + 1
-    coarse_from, fine_from = first - int(FAST.learn_window_s / TICK_S) - 4, first - fine
+    fine_from = first - fine
+    coarse_from = fine_from - int(FAST.learn_window_s / TICK_S)
     rebuilt = [s for i, s in enumerate(history[: max(0, fine_from)]) if i >= coarse_from and s.taken_at_s % 60 == 0]
     rebuilt += history[max(0, fine_from) : first]
     reordered = [

@@ -72,8 +72,8 @@ class TestHistory:
     def test_coarse_where_only_lessons_reach_and_every_tick_over_the_horizon(self) -> None:
         assert horizon_s(OPERATOR) == 915
         coarse, fine = spans(OPERATOR, START_S - 15, None, 0.0)
-        # 20 min before START_S - 15 s is 23:39:45, so from 23:40; the horizon begins at 23:44:30.
-        assert coarse == (START_S - 1200, START_S - 960, 120.0)
+        # The horizon begins at 23:44:30; 20 min before that is 23:24:30, so from 23:26.
+        assert coarse == (START_S - 2040, START_S - 960, 120.0)
         assert fine == (START_S - 930, START_S - 15, 15.0)
 
     def test_a_gap_is_filled_from_where_memory_ends(self) -> None:

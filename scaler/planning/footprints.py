@@ -9,7 +9,8 @@ from typing import Literal, NamedTuple
 from scaler.planning.memory import NOTHING, Memory, WorkloadMemory
 from scaler.policy import PoolPolicy, ServiceKey, ServicePolicy
 from scaler.quantity import Level, format_bytes
-from scaler.signals.footprint import OOM_RAISE, CardClass, card_class
+from scaler.signals.footprint import OOM_RAISE, CardClass, Known, card_class
+from scaler.signals.footprint import Footprints as Lessons
 from scaler.snapshot import CardKey, CardReading, Snapshot, WorkloadKey, WorkloadReading
 
 Source = Literal["measured", "gpu-memory-utilization", "learnt", "vramPerReplica", "default"]
@@ -77,14 +78,18 @@ class Footprints:
     def expected(self, workload: WorkloadKey, card: CardClass) -> Footprint:
         """What is held against others for a replica that starts or may grow. A declaration that no empty card could
         hold binds only the service that made it."""
-        footprint, total = self.of(workload, card), self.totals[card]
-        if footprint.source != "vramPerReplica" or footprint.held_bytes <= total - self.pool.low_watermark.of(total):
+        footprint = self.of(workload, card)
+        if footprint.source != "vramPerReplica" or footprint.held_bytes <= self._whole_bytes(card):
             return footprint
         return self._undeclared(workload, card)
 
     def highest(self, workload: WorkloadKey) -> Footprint | None:
         """The largest footprint on any class of card of the pool; None without cards."""
         return max((self.of(workload, card) for card in self.totals), default=None)
+
+    def _whole_bytes(self, card: CardClass) -> float:
+        """An empty card's VRAM above the low watermark."""
+        return self.totals[card] - self.pool.low_watermark.of(self.totals[card])
 
     def _look_up(self, workload: WorkloadKey, card: CardClass) -> Footprint:
         declared, best = self.declared.get(workload, 0), self._undeclared(workload, card)
@@ -93,38 +98,33 @@ class Footprints:
         return best
 
     def _undeclared(self, workload: WorkloadKey, card: CardClass) -> Footprint:
-        best, asked = self._seen(workload, card), self._asked(workload, card)
-        if asked is not None:
+        lessons = self.memories.get(workload, NOTHING).footprints
+        best, reading = self._seen(workload, card, lessons), self.readings.get(workload)
+        if reading is not None and reading.gpu_memory_utilization is not None:
+            asked = reading.gpu_memory_utilization * self.totals[card]
             # vLLM asks for the same part of any card: what it held of another class says nothing.
-            is_seen_here = card in self.memories.get(workload, NOTHING).footprints.highest
-            if best is None or not is_seen_here or asked.held_bytes >= best.held_bytes:
-                best = asked
+            if best is None or card not in lessons.highest or asked >= best.held_bytes:
+                best = Footprint(asked, "gpu-memory-utilization")
         return best or Footprint(self.pool.default_footprint.of(self.totals[card]), "default")
 
-    def _seen(self, workload: WorkloadKey, card: CardClass) -> Footprint | None:
+    def _seen(self, workload: WorkloadKey, card: CardClass, lessons: Lessons) -> Footprint | None:
         """By what its pods held, at the lessons and now; raised while out-of-memory failures are fresh."""
-        lessons = self.memories.get(workload, NOTHING).footprints
         known, now = lessons.known(card), self.present.get((workload, card), 0.0)
-        if known is None and not now:
-            return None
-        highest = max(now, known.highest_bytes if known is not None else 0.0)
-        held = max(highest, known.held_bytes if known is not None else 0.0)
+        if known is None:
+            if not now:
+                return None
+            known = Known(now, now, "measured", 0)
+        highest = max(now, known.highest_bytes)
+        held = max(highest, known.held_bytes)
         if workload in self.in_oom:  # the newest failures have not met a lesson yet
             held = max(held, highest * OOM_RAISE)
-        kind: Source = known.kind if known is not None and not now else "measured"
+        kind: Source = "measured" if now else known.kind
         # Raised beyond an empty card it could never start again anywhere. Nor by an estimate: an arena that had a card
         # to itself takes all of it.
-        total = self.totals[card]
-        held = max(highest if kind == "measured" else 0.0, min(held, total - self.pool.low_watermark.of(total)))
-        is_elsewhere = not now and card not in lessons.highest
-        return Footprint(held, kind, highest, known.lessons if known is not None else 0, is_elsewhere)
-
-    def _asked(self, workload: WorkloadKey, card: CardClass) -> Footprint | None:
-        reading = self.readings.get(workload)
-        if reading is None or reading.gpu_memory_utilization is None:
-            return None
-        asked = reading.gpu_memory_utilization * self.totals[card]
-        return Footprint(asked, "gpu-memory-utilization")
+        whole = self._whole_bytes(card)
+        if held > whole:
+            held = max(highest, whole) if kind == "measured" else whole
+        return Footprint(held, kind, highest, known.lessons, not now and card not in lessons.highest)
 
 
 def footprints_of(

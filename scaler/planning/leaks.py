@@ -39,7 +39,7 @@ def leaks(
 
 def _climbs(moments: Sequence[Moment], time_s: float) -> bool:
     """Whether more requests arrive than a while ago, or it cannot be said."""
-    rates = [(m.time_s, m.flow.fresh_per_s) for m in moments if m.flow is not None and m.time_s >= time_s - TREND_S]
+    rates = [(m.time_s, m.fresh_per_s) for m in moments if m.fresh_per_s is not None and m.time_s >= time_s - TREND_S]
     early = [rate for at_s, rate in rates if at_s < time_s - TREND_S + ENDS_S]
     late = [rate for at_s, rate in rates if at_s > time_s - ENDS_S]
     return not early or not late or fmean(late) > MORE_RATIO * fmean(early)

@@ -3,7 +3,7 @@ same, whenever it started, and a ScaledObject that registers late finds its past
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -14,8 +14,8 @@ from scaler.planning.storm import failing, storm_cards
 from scaler.planning.supply import STARTING_S, Count, counted, supply
 from scaler.planning.watermark import LOST_CARD_S, PoolMoment, observe
 from scaler.policy import OperatorPolicy
-from scaler.signals.carried import Carried
-from scaler.signals.derive import OOM_EVIDENCE_S, Derivation, Moment, derive, lesson
+from scaler.signals.carried import Carried, Flow
+from scaler.signals.derive import OOM_EVIDENCE_S, QUEUE_WINDOW_S, Derivation, Moment, derive, lesson
 from scaler.signals.footprint import Footprints
 from scaler.signals.retries import oom_candidates_per_s
 from scaler.signals.vram_lessons import Marked, vram_lessons
@@ -26,14 +26,15 @@ NO_FOOTPRINTS = Footprints()
 
 
 class WorkloadMemory(NamedTuple):
-    """One Deployment's past: moments over twice the longest scale-down window, lessons over the learning window, its
-    replicas over STARTING_S. `seen_s` is when it was seen last."""
+    """One Deployment's past: moments over twice the longest scale-down window, arrivals over QUEUE_WINDOW_S, lessons
+    over the learning window, its replicas over STARTING_S. `seen_s` is when it was seen last."""
 
     seen_s: float
     moments: tuple[Moment, ...] = ()
     carried: Carried = NO_LESSONS
     footprints: Footprints = NO_FOOTPRINTS
     counts: tuple[Count, ...] = ()
+    flows: tuple[Flow, ...] = ()
 
 
 NOTHING = WorkloadMemory(0.0)
@@ -83,6 +84,7 @@ def remember(
     last_s = memory.time_s if memory.time_s is not None else time_s
     is_lesson_due = _is_due(time_s, last_s, timing.learn_every_s)
     oldest_moment_s, oldest_lesson_s = time_s - moments_window_s(operator), time_s - timing.learn_window_s
+    oldest_flow_s = time_s - QUEUE_WINDOW_S
     short, unshared = short_cards(cards, operator), unshared_workloads(cards, operator)
     marked, vram_taught = memory.marked, {}
     if is_lesson_due:
@@ -99,32 +101,35 @@ def remember(
     workloads: dict[WorkloadKey, WorkloadMemory] = {}
     derived: dict[WorkloadKey, Derivation] = {}
     oom_seen_s = {key: at_s for key, at_s in memory.oom_seen_s.items() if at_s > time_s - OOM_EVIDENCE_S}
-    for key in memory.workloads.keys() | snapshot.workloads.keys() | vram_taught.keys():
-        past, reading = memory.workloads.get(key, NOTHING), snapshot.workloads.get(key)
-        # A new revision may need more of everything: what was learnt of the old one is void.
-        created_s = (reading.revision_created_s or 0.0) if reading is not None else 0.0
-        created_s = created_s if created_s <= time_s else 0.0  # a clock in the future voids nothing
-        carried = past.carried.since(max(oldest_lesson_s, created_s))
-        if key in vram_taught:
-            footprints = past.footprints.and_learnt(vram_taught[key], created_s, oldest_lesson_s)
-        else:
-            footprints = past.footprints.since(oldest_lesson_s)
+    pasts, readings = memory.workloads, snapshot.workloads
+    for key in pasts.keys() | readings.keys() | vram_taught.keys():
+        past, reading = pasts.get(key, NOTHING), readings.get(key)
+        moments = past.moments[_expired(past.moments, oldest_moment_s) :]
+        flows = past.flows[_expired(past.flows, oldest_flow_s) :]
+        carried, footprints, created_s, taught = past.carried, past.footprints, 0.0, None
         seen_s = time_s if reading is not None else past.seen_s
         counts = counted(past.counts, time_s, reading, timing.stale_after_s) if seen_s > time_s - STARTING_S else ()
-        moments = past.moments[_expired(past.moments, oldest_moment_s) :]
         if reading is not None:
+            # A new revision may need more of everything: what was learnt of the old one is void.
+            created_s = reading.revision_created_s or 0.0
+            created_s = created_s if created_s <= time_s else 0.0  # a clock in the future voids nothing
+            carried = carried.since(created_s)
             sits_on, is_shared = hosts.get(key, ()), key not in unshared
-            derivation = derive(time_s, reading, short.host(key), operator, moments, carried, sits_on, is_shared)
+            derivation = derive(time_s, reading, short.host(key), operator, moments, flows, carried, sits_on, is_shared)
             if derivation is not None:
                 derived[key] = derivation
                 moments = (*moments, derivation.moment)
+                if derivation.flow is not None:
+                    flows = (*flows, derivation.flow)
                 if derivation.moment.oom_confirmed:
                     oom_seen_s[key] = time_s
-                taught = lesson(time_s, reading, derivation.inflight_stable, operator) if is_lesson_due else None
-                if taught is not None:
-                    carried = carried.and_learnt(taught)
+                if is_lesson_due:
+                    taught = lesson(time_s, reading, derivation.inflight_stable, operator)
+        if is_lesson_due:
+            carried = carried.and_learnt(taught, oldest_lesson_s)
+            footprints = footprints.and_learnt(vram_taught.get(key, ()), created_s, oldest_lesson_s)
         if moments or carried.lessons or footprints.lessons or counts:
-            workloads[key] = WorkloadMemory(seen_s, moments, carried, footprints, counts)
+            workloads[key] = WorkloadMemory(seen_s, moments, carried, footprints, counts, flows)
 
     trends = memory.trends
     if _is_due(time_s, last_s, POINT_S):
@@ -151,9 +156,9 @@ def _is_due(time_s: float, last_s: float, every_s: float) -> bool:
     return time_s % every_s == 0 or time_s // every_s > last_s // every_s
 
 
-def _expired(moments: tuple[Moment, ...], oldest_s: float) -> int:
-    """How many of the moments, oldest first, have left the window: one a tick, as a rule."""
-    for index, moment in enumerate(moments):
-        if moment.time_s >= oldest_s:
+def _expired(past: Sequence[Moment | Flow], oldest_s: float) -> int:
+    """How many, oldest first, have left the window: one a tick, as a rule."""
+    for index, each in enumerate(past):
+        if each.time_s >= oldest_s:
             return index
-    return len(moments)
+    return len(past)

@@ -55,6 +55,7 @@ def plan(snapshot: Snapshot, policy: FleetPolicy, memory: Memory) -> tuple[Fleet
         workload = service.workload(key)
         seen = Seen(
             time_s=time_s,
+            workload=workload,
             reading=snapshot.workloads.get(workload),
             derivation=derived.get(workload),
             moments=memory.workloads.get(workload, NOTHING).moments,

@@ -77,24 +77,26 @@ def _growth_bytes(
 ) -> float:
     """What the pods on a card take at their highest, less what they hold. Where the exporter does not tell pods apart,
     it is known only if all their footprints are; those that have yet to load are counted in any case."""
-    expected = {workload: footprints.expected(workload, kind) for workload in card.pods.keys() | card.held.keys()}
-    loading = sum(
-        min(pods, starting[workload]) * expected[workload].held_bytes
-        for workload, pods in card.pods.items()
-        if workload in starting and workload not in card.held
-    )
+    pods_by_workload, loading = card.pods, 0.0
+    for workload in pods_by_workload.keys() & starting.keys() - card.held.keys():
+        pods = min(pods_by_workload[workload], starting[workload])
+        loading += pods * footprints.expected(workload, kind).held_bytes
     if card.held:
         growth = 0.0
         for workload, vram in card.held.items():
-            known, pods = expected[workload], max(1, card.pods.get(workload, 0))
-            is_known = known.source != "default" or workload in starting
-            each = max(known.held_bytes, vram.largest_bytes) if is_known else vram.largest_bytes
-            growth += max(0.0, pods * each - vram.total_bytes)
+            known, each = footprints.expected(workload, kind), vram.largest_bytes
+            if known.held_bytes > each and (known.source != "default" or workload in starting):
+                each = known.held_bytes
+            growth += max(0.0, (pods_by_workload.get(workload) or 1) * each - vram.total_bytes)
         return growth + loading
-    if all(each.source != "default" for each in expected.values()):
-        used = footprints.totals[kind] - free
-        return max(loading, sum(expected[workload].held_bytes * pods for workload, pods in card.pods.items()) - used)
-    return loading
+    total = 0.0
+    for workload, pods in pods_by_workload.items():
+        known = footprints.expected(workload, kind)
+        if known.source == "default":
+            return loading
+        total += known.held_bytes * pods
+    used = footprints.totals[kind] - free
+    return max(loading, total - used)
 
 
 def unplaced(supply: Supply, seen_places: int, cards_per_replica: int) -> int:

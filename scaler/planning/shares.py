@@ -71,29 +71,43 @@ class _Outstanding:
         self._footprints = footprints_of(pool, cards, self._services, snapshot, memory)
         self._totals = self._footprints.totals
         self._places = places(card for _, card in cards)
-        # Whoever sits on the pool's cards, or is to, holds VRAM, asked about by KEDA or not.
-        self._supplies = {
-            workload: supply(past.counts, snapshot.taken_at_s)
-            for workload, past in memory.workloads.items()
-            if workload in self._footprints.declared or workload in self._places or pool.name in past.footprints.pools
-        }
-        # In the order of names: sets of names have another order in each process.
-        starting = {w: each.starting for w, each in sorted(self._supplies.items()) if each.starting}
-        self._roaming = {w: unplaced(self._supplies[w], self._places[w], self._cards(w)) for w in starting}
+        self._supplies: dict[WorkloadKey, Supply] = {}
+        self._cards: dict[WorkloadKey, int] = {}
+        hidden, going, starting, rolling = 0, dict[WorkloadKey, int](), [], dict[WorkloadKey, int]()
+        time_s, declared, name = snapshot.taken_at_s, self._footprints.declared, pool.name
+        for workload, past in memory.workloads.items():
+            # Whoever sits on the pool's cards, or is to, holds VRAM, asked about by KEDA or not.
+            on_cards = self._places.get(workload, 0)
+            if not on_cards and workload not in declared and name not in past.footprints.pools:
+                continue
+            self._supplies[workload] = each = supply(past.counts, time_s)
+            existing, missing, given_up, lately, is_rolling = each
+            # On how many cards a replica sits, as far as it has been seen; else one. Rounded down: pods that end are
+            # on cards still.
+            self._cards[workload] = cards_each = max(1, on_cards // lately if lately else 1, past.footprints.cards)
+            if missing:
+                starting.append(workload)
+            # Pods that run and that no card names sit in places that look free: an exporter may name one pod a card.
+            unnamed = (existing - missing - given_up) * cards_each - on_cards
+            if unnamed > 0:
+                hidden += unnamed
+            # In a rolling update each pod goes and comes elsewhere.
+            if is_rolling:
+                rolling[workload] = going[workload] = existing
+                continue
+            soon = least_soon.get(workload)
+            leaving = lately - (self._wanted(workload, each) if soon is None else soon)
+            if leaving > 0:
+                going[workload] = leaving
+        # In the order of names: workloads come in another order in each process.
+        self._hidden, self._rolling = hidden, dict(sorted(rolling.items()))
+        self._roaming = {w: unplaced(self._supplies[w], self._places[w], self._cards[w]) for w in sorted(starting)}
         # One of them is in a free slot or on a card that names it; while pods end, whose names are there still, either.
         placed = {
-            w: replicas if self._supplies[w].lately > self._supplies[w].existing else replicas - self._roaming[w]
-            for w, replicas in starting.items()
+            w: each.starting if each.lately > each.existing else each.starting - roaming
+            for w, roaming in self._roaming.items()
+            for each in (self._supplies[w],)
         }
-        # Pods that run and that no card names sit in places that look free: an exporter may name one pod a card.
-        self._hidden = sum(
-            max(0, (each.existing - each.starting - each.given_up) * self._cards(w) - self._places[w])
-            for w, each in self._supplies.items()
-        )
-        # In a rolling update each pod goes and comes elsewhere.
-        self._rolling = {w: each.existing for w, each in sorted(self._supplies.items()) if each.is_rolling}
-        going = {w: each.lately - least_soon.get(w, self._wanted(w, each)) for w, each in self._supplies.items()}
-        going |= self._rolling
         self._rooms = rooms(cards, pool, self._footprints, placed, going, fleet.operator.timing.stale_after_s)
 
     def started(self) -> Headroom:
@@ -183,16 +197,9 @@ class _Outstanding:
     def _need(self, workload: WorkloadKey, service: ServicePolicy) -> Need:
         """What one more replica takes, on each class of card of the pool."""
         held = {card: self._footprints.of(workload, card).held_bytes for card in self._totals}
-        return Need(held, self._cards(workload), extra_bytes(self._pool, service.low_watermark, self._totals))
+        return Need(held, self._cards.get(workload, 1), extra_bytes(self._pool, service.low_watermark, self._totals))
 
     def _reserved(self, workload: WorkloadKey) -> Need:
         """What is held against others for a replica that starts."""
         held = {card: self._footprints.expected(workload, card).held_bytes for card in self._totals}
-        return Need(held, self._cards(workload), {})
-
-    def _cards(self, workload: WorkloadKey) -> int:
-        """On how many cards a replica sits, as far as it has been seen; else one. Rounded down: pods that end are
-        on cards still."""
-        now = self._supplies.get(workload)
-        seen = self._places[workload] // now.lately if now is not None and now.lately else 1
-        return max(1, seen, self._footprints.cards(workload))
+        return Need(held, self._cards.get(workload, 1), {})

@@ -33,6 +33,7 @@ class Seen(NamedTuple):
     """All that one service's wish looks at: its reading now, its past, its pool's past and barrier, its pods' cards."""
 
     time_s: float
+    workload: WorkloadKey
     reading: WorkloadReading | None
     derivation: Derivation | None
     moments: tuple[Moment, ...]
@@ -45,7 +46,7 @@ class Seen(NamedTuple):
 
 @dataclass(slots=True)
 class Want:
-    """A service that wants `unlimited` replicas, and had `replicas` when they were read.
+    """A service that wants `unlimited` replicas of its Deployment (`workload`), and had `replicas` when they were read.
 
     Attributes:
         demand: what its own load needs, within floor and ceiling; `raw` before those, `crowded` with what neighbours
@@ -61,6 +62,7 @@ class Want:
     """
 
     key: ServiceKey
+    workload: WorkloadKey
     service: ServicePolicy
     pool: PoolPolicy
     time_s: float
@@ -78,11 +80,6 @@ class Want:
     is_idle: bool
     steps: list[StepMaker]
     reasons: list[Reason]
-
-    @property
-    def workload(self) -> WorkloadKey:
-        """The Deployment that it is about."""
-        return self.service.workload(self.key)
 
 
 def unknown(
@@ -137,6 +134,7 @@ def want(key: ServiceKey, service: ServicePolicy, operator: OperatorPolicy, seen
     is_in_question = barrier is not None or is_as_read or unlimited > least_now
     return Want(
         key=key,
+        workload=seen.workload,
         service=service,
         pool=pool,
         time_s=seen.time_s,

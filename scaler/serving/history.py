@@ -49,7 +49,8 @@ def spans(operator: OperatorPolicy, until_s: float, after_s: float | None, earli
     if after_s is not None and after_s >= until_s - horizon:
         fine_from_s = max(fine_from_s, _up(after_s, timing.tick_s, beyond=True))
         return [span for span in (Span(fine_from_s, until_s, timing.tick_s),) if _is_some(span)]
-    coarse_from_s = _up(max(until_s - timing.learn_window_s, earliest_s), timing.learn_every_s)
+    # The oldest moment of the horizon was held against the lessons of a whole window, too.
+    coarse_from_s = _up(max(fine_from_s - timing.learn_window_s, earliest_s), timing.learn_every_s)
     coarse_to_s = _up(fine_from_s, timing.learn_every_s) - timing.learn_every_s
     wanted = (Span(coarse_from_s, coarse_to_s, timing.learn_every_s), Span(fine_from_s, until_s, timing.tick_s))
     return [span for span in wanted if _is_some(span)]

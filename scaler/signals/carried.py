@@ -13,6 +13,7 @@ import math
 from bisect import bisect_left, insort
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -58,25 +59,27 @@ class Carried:
             return self
         return _carried(tuple(lesson for lesson in self.lessons if lesson.time_s > time_s))
 
-    def and_learnt(self, lesson: Lesson) -> Carried:
-        """With one more lesson."""
-        return _carried((*self.lessons, lesson))
+    def and_learnt(self, lesson: Lesson | None, since_s: float) -> Carried:
+        """With one more lesson, if it is one, and without those up to `since_s`."""
+        if lesson is None:
+            return self.since(since_s)
+        return _carried((*(each for each in self.lessons if each.time_s > since_s), lesson))
+
+
+_LOAD_AND_TIME = attrgetter("load_per_s", "time_in_server_s")
 
 
 def _carried(lessons: tuple[Lesson, ...]) -> Carried:
-    by_load = sorted((lesson.load_per_s, lesson.time_in_server_s) for lesson in lessons)
+    by_load = sorted(map(_LOAD_AND_TIME, lessons))
     at_no_less: list[float] = []
     quartiles: list[float] = []
-    for _, time_in_server_s in reversed(by_load):
+    for count, (_, time_in_server_s) in enumerate(reversed(by_load)):
         insort(at_no_less, time_in_server_s)
-        quartiles.append(at_no_less[(len(at_no_less) - 1) // 4])
+        quartiles.append(at_no_less[count // 4])
     # The highest few loads speak together: one of them alone may have had a busy neighbour.
     few = min(LEAST_LESSONS, len(quartiles))
     quartiles[:few] = quartiles[few - 1 : few] * few
-    quartiles.reverse()
-    for index in range(1, len(quartiles)):
-        quartiles[index] = max(quartiles[index - 1], quartiles[index])
-    return Carried(lessons, tuple(load for load, _ in by_load), tuple(quartiles))
+    return Carried(lessons, tuple(load for load, _ in by_load), tuple(accumulate(reversed(quartiles), max)))
 
 
 def usual_time_s(carried: Carried, flow: Flow) -> float | None:
@@ -110,18 +113,18 @@ def needed_inflight(carried: Carried, flows: Sequence[Flow], inflight: float, wi
     if not carried.loads or now.replicas <= 0:
         return None
     usual_s, highest_per_s = usual_time_s(carried, now) or 0.0, carried.loads[-1]
-    rates_per_s = [*map(_FRESH_PER_S, flows)]
-    has_excess = max(rates_per_s) > highest_per_s * min(map(_REPLICAS, flows))
+    rates_per_s = (*map(_FRESH_PER_S, flows),)
     mean_per_s = sum(rates_per_s) / len(flows)
     if mean_per_s * window_s < LEAST_COMPLETIONS:
         return None
     load_per_s = now.fresh_per_s / now.replicas / (1.0 + MARGIN_RATIO)
-    error_per_s = 2.0 * math.sqrt(mean_per_s / window_s)
-    queue, then_s = 0.0, flows[0].time_s
-    for at_s, fresh_per_s, replicas in flows if has_excess else ():
-        excess_per_s = fresh_per_s - highest_per_s * replicas - error_per_s
-        queue = max(0.0, queue + excess_per_s * (at_s - then_s))
-        then_s = at_s
+    queue = 0.0
+    if max(rates_per_s) > highest_per_s * min(map(_REPLICAS, flows)):
+        error_per_s, then_s = 2.0 * math.sqrt(mean_per_s / window_s), flows[0].time_s
+        for at_s, fresh_per_s, replicas in flows:
+            excess_per_s = fresh_per_s - highest_per_s * replicas - error_per_s
+            queue = max(0.0, queue + excess_per_s * (at_s - then_s))
+            then_s = at_s
     needed = (now.fresh_per_s + min(queue, inflight) / DRAIN_S) * usual_s
     floor = now.fresh_per_s / highest_per_s / (1.0 + MARGIN_RATIO) if load_per_s > highest_per_s else 0.0
     return Needed(needed, floor)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
 from collections.abc import Sequence
-from operator import attrgetter
 from typing import NamedTuple
 
 from scaler.policy import OperatorPolicy
@@ -36,7 +34,7 @@ class Moment(NamedTuple):
         own_ratio: part of `inflight` that own arrivals need by what was seen; the rest is the neighbours' doing.
         carried_floor: replicas that arrivals above all that was carried take at the highest load that was; else 0.
         queued: requests waiting. gpu_busy: own GPU time in busy cards.
-        flow: fresh arrivals and the replicas that take them.
+        fresh_per_s: fresh arrivals per second.
         spec_replicas / ready_replicas: as read then.
         is_whole: all ready pods were seen; if not, nothing less than the replicas was told.
         on_short_card: a pod sat on a card below its pool's high watermark, where a veto that stands ends.
@@ -50,7 +48,7 @@ class Moment(NamedTuple):
     carried_floor: float
     queued: float
     gpu_busy: float
-    flow: Flow | None
+    fresh_per_s: float | None
     spec_replicas: int
     ready_replicas: int
     is_whole: bool
@@ -59,14 +57,12 @@ class Moment(NamedTuple):
     is_held: bool
 
 
-_TIME_S = attrgetter("time_s")
-
-
 class Derivation(NamedTuple):
     """A moment with the numbers that led to it, for the steps. `taught`: there were lessons to hold it against;
     `futile`: why more replicas would not help."""
 
     moment: Moment
+    flow: Flow | None
     inflight_stable: float
     inflight_burst: float | None
     arrivals: Arrivals | None
@@ -81,14 +77,15 @@ def derive(
     on_short_card: bool,
     operator: OperatorPolicy,
     past: tuple[Moment, ...],
+    flows: tuple[Flow, ...],
     carried: Carried,
     cards: Sequence[CardReading],
     is_shared: bool,
 ) -> Derivation | None:
     """Corrects one workload's reading; None where it is not usable (freshness.signals_fault says why).
 
-    Where no neighbour can be (not `is_shared`), everything in flight is the service's own. `cards` are those that its
-    pods sit on.
+    `flows` are those of the last QUEUE_WINDOW_S. Where no neighbour can be (not `is_shared`), everything in flight is
+    the service's own. `cards` are those that its pods sit on.
     """
     if reading.spec_replicas is None or signals_fault(reading, operator.timing.stale_after_s) is not None:
         return None
@@ -107,10 +104,7 @@ def derive(
     flow_now = Flow(time_s, flow.fresh_per_s, _carrying(time_s, reading, past)) if flow is not None else None
     needed: Needed | None = None
     if is_shared and flow_now is not None and carried.lessons and reading.inflight_growth_per_s is not None:
-        since = bisect_right(past, time_s - QUEUE_WINDOW_S, key=_TIME_S)
-        flows = [then for each in past[since:] if (then := each.flow) is not None]
-        flows.append(flow_now)
-        needed = needed_inflight(carried, flows, fresh, operator.timing.stable_window_s)
+        needed = needed_inflight(carried, (*flows, flow_now), fresh, operator.timing.stable_window_s)
     own_ratio = min(1.0, needed.inflight / fresh) if needed is not None and fresh > 0.0 else 1.0
 
     futile = futility(reading, flow_now, carried, cards, operator.timing.stale_after_s)
@@ -121,7 +115,7 @@ def derive(
         carried_floor=needed.floor_replicas if needed is not None else 0.0,
         queued=min(reading.queued or 0.0, fresh),
         gpu_busy=reading.gpu_busy or 0.0,
-        flow=flow_now,
+        fresh_per_s=flow.fresh_per_s if flow is not None else None,
         spec_replicas=reading.spec_replicas,
         ready_replicas=reading.ready_replicas or 0,
         is_whole=covers_all_pods(reading),
@@ -129,7 +123,7 @@ def derive(
         oom_confirmed=oom_confirmed,
         is_held=futile is not None,
     )
-    return Derivation(moment, stable, burst, flow, needed, is_shared and bool(carried.lessons), futile)
+    return Derivation(moment, flow_now, stable, burst, flow, needed, is_shared and bool(carried.lessons), futile)
 
 
 def _carrying(time_s: float, reading: WorkloadReading, past: tuple[Moment, ...]) -> int:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
+from statistics import median_low
 from typing import Literal, NamedTuple
 
 from scaler.quantity import GIB
@@ -50,6 +52,10 @@ class VramLesson(NamedTuple):
     in_oom: bool
 
 
+_TIME_S, _HELD_BYTES = attrgetter("time_s"), attrgetter("held_bytes")
+_CARDS, _POOL = attrgetter("cards"), attrgetter("pool")
+
+
 class Known(NamedTuple):
     """The highest that one pod took of a card of a class, as seen and as raised after out-of-memory failures; from so
     many lessons."""
@@ -84,10 +90,13 @@ class Footprints:
     def and_learnt(self, lessons: Sequence[VramLesson], created_s: float, since_s: float = -math.inf) -> Footprints:
         """With the lessons of one more moment, and without those up to `since_s`; `created_s` is when the revision that
         runs was created."""
-        before = [lesson for lesson in self.lessons if lesson.time_s > since_s]
-        young = [lesson for lesson in before if lesson.time_s > created_s]
-        times = {lesson.time_s for lesson in young} | {lesson.time_s for lesson in lessons}
-        kept = young if len(times) >= REVISION_LESSONS else before
+        if not lessons:
+            return self.since(since_s)
+        kept = [lesson for lesson in self.lessons if lesson.time_s > since_s]
+        if kept and kept[0].time_s <= created_s:
+            young = [lesson for lesson in kept if lesson.time_s > created_s]
+            if len({lesson.time_s for lesson in (*young, *lessons)}) >= REVISION_LESSONS:
+                kept = young
         return _footprints((*kept, *lessons))
 
     def known(self, card: CardClass) -> Known | None:
@@ -105,8 +114,8 @@ def _footprints(lessons: tuple[VramLesson, ...]) -> Footprints:
     return Footprints(
         lessons,
         {card: _known(each, oom_s) for card, each in by_card.items()},
-        sorted(lesson.cards for lesson in lessons)[(len(lessons) - 1) // 2] if lessons else 1,
-        frozenset(lesson.pool for lesson in lessons),
+        median_low(map(_CARDS, lessons)) if lessons else 1,
+        frozenset(map(_POOL, lessons)),
     )
 
 
@@ -114,8 +123,8 @@ def _known(lessons: Sequence[VramLesson], oom_s: float | None) -> Known:
     """What was measured speaks alone where there is any: used memory contains what is not a pod's."""
     measured = [lesson for lesson in lessons if lesson.kind == "measured"]
     chosen = measured or lessons
-    highest = max(lesson.held_bytes for lesson in chosen)
-    until_oom = max((x.held_bytes for x in chosen if oom_s is not None and x.time_s <= oom_s), default=0.0)
-    return Known(
-        max(highest, until_oom * OOM_RAISE), highest, chosen[0].kind, len({lesson.time_s for lesson in chosen})
-    )
+    highest = held = max(map(_HELD_BYTES, chosen))
+    if oom_s is not None:
+        until_oom = max((lesson.held_bytes for lesson in chosen if lesson.time_s <= oom_s), default=0.0)
+        held = max(highest, until_oom * OOM_RAISE)
+    return Known(held, highest, chosen[0].kind, len(set(map(_TIME_S, chosen))))
