@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -281,3 +282,25 @@ def test_without_plotly_one_line_says_what_to_install(tmp_path: Path) -> None:
 def test_where_it_cannot_be_written_is_said_before_the_replay(where: str, expected: str) -> None:
     result = invoked("--report", where)
     assert (result.exit_code, result.stdout, result.stderr) == (2, "", expected)
+
+
+def luminance(colour: str) -> float:
+    """WCAG 2's, of #rrggbb."""
+    parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_text_and_curves_stand_out_from_their_ground(scheme: int) -> None:
+    """4.5 to 1 for text (WCAG 1.4.3); the two hues of curves are as strong, and need 3 only (1.4.11)."""
+    style = (Path(write_page.__code__.co_filename).parent / "page.css").read_text(encoding="utf-8")
+    colours = {name: found[scheme] for name in NAMES if (found := re.findall(rf"--{name}: (#[0-9a-f]{{6}})", style))}
+    assert set(colours) == set(NAMES)
+    for ground in ("ground", "panel"):
+        for name in ("text", "muted", "real", "ours"):
+            pair = sorted((luminance(colours[name]), luminance(colours[ground])))
+            assert (pair[1] + 0.05) / (pair[0] + 0.05) >= 4.5, (name, ground)
+
+
+NAMES = ("ground", "panel", "text", "muted", "real", "ours")

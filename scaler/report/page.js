@@ -59,7 +59,7 @@
       const look = colours.roles[curve.role];
       const [x, y] = points(curve);
       return {
-        type: "scatter", mode: "lines", name: plain(curve.name), x, y, yaxis: axis("y", curve.row), connectgaps: false,
+        type: "scatter", mode: end ? "lines" : "markers", name: plain(curve.name), x, y, yaxis: axis("y", curve.row), connectgaps: false,
         line: { color: look.color, width: look.width, dash: look.dash || "solid", shape: curve.step ? "hv" : "linear" },
         ...(look.fill ? { fill: "tozeroy", fillcolor: look.fill } : {}),
         ...(curve.quiet ? { hoverinfo: "skip" } : { hovertemplate: "%{y:.4~g}" }),
@@ -97,7 +97,7 @@
       hoverlabel: { bgcolor: colours.ground, bordercolor: colours.muted, font: { color: colours.text, size: 12 } },
       shapes: shapes(chart, colours), annotations: [],
       xaxis: {
-        type: "date", range: [ms(0), ms(end)], anchor: axis("y", chart.rows.length - 1), gridcolor: colours.grid,
+        type: "date", range: end ? [ms(0), ms(end)] : [ms(-1), ms(1)], anchor: axis("y", chart.rows.length - 1), gridcolor: colours.grid,
         linecolor: colours.muted, showspikes: !isCoarse, spikemode: "across", spikethickness: 1, spikedash: "solid",
         spikecolor: colours.muted, hoverformat: data.clock ? "%d %b %H:%M:%S UTC" : "%H:%M:%S since the start",
         tickformat: data.steps * data.step > 2 * 86400 ? "%d %b" : "%H:%M", automargin: false, tickangle: 0,
@@ -109,7 +109,7 @@
       const share = heights[i] / whole;
       made[`yaxis${i ? i + 1 : ""}`] = {
         domain: [Math.max(0, top - share + (i < heights.length - 1 ? 10 / whole : 0)), top - 24 / whole], rangemode: "tozero", gridcolor: colours.grid, zeroline: false,
-        nticks: 5, fixedrange: true, automargin: false, tickformat: "~s",
+        nticks: 5, fixedrange: true, automargin: false,
       };
       made.annotations.push({
         text: plain(row.title), showarrow: false, xref: "paper", yref: "paper", x: 0, y: top, xanchor: "left",
