@@ -94,7 +94,11 @@ def _notes(drawing: Drawing) -> list[str]:
     left_out = sum(side.told.left_out for each in drawing.services.values() for side in each.sides)
     texts.append(
         "A decision's steps are kept for the moments at which its numbers, verdict or first reason changed"
-        + (f"; {left_out:,} of them were left out, those first that changed the numbers alone." if left_out else ".")
+        + (
+            f"; {left_out:,} of them were left out, those first that changed demand or grant alone."
+            if left_out
+            else "."
+        )
     )
     texts.append("Failed requests are those that may be for lack of VRAM: all failures where the server does not tell.")
     return texts

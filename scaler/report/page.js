@@ -191,9 +191,21 @@
     return low - 1;
   }
 
+  // What the service's curves of counts say at that step: they are whole, where decisions may have been left out.
+  function now() {
+    const chart = data.charts.find((each) => each.subject === select.value);
+    const texts = !chart ? [] : chart.curves.filter((each) => each.step && each.row === 0).map((curve) => {
+      const after = curve.at.findIndex((at) => at > cursor);
+      const value = curve.values[(after < 0 ? curve.at.length : after) - 1];
+      return `${curve.name} ${value === null || value === undefined ? "unknown" : value}`;
+    });
+    if (texts.length) element("p", `${clock(cursor, false)} UTC: ${texts.join("; ")}.`, told);
+  }
+
   function tell() {
     const of = data.tellings[select.value];
     told.replaceChildren();
+    now();
     of.settings.forEach(([name, tellings]) => {
       const at = place(tellings);
       if (of.settings.length > 1) element("h4", name, told);
@@ -201,8 +213,9 @@
       const [since, headline, steps, reasons, without, changedBy] = tellings[at];
       const until = at + 1 < tellings.length ? tellings[at + 1][0] : null;
       element("h3", headline, told);
-      const upTo = until === null ? "to the end" : `until ${clock(until, false)}`;
-      element("p", `Decided ${clock(since, false)}, kept ${upTo}; the figures are those of ${clock(since, false)} UTC.`, told, "age");
+      const next = until === null ? "the last one" : `the next one is of ${clock(until, false)}`;
+      const between = of.leftOut ? "; some in between were left out" : "";
+      element("p", `The decision of ${clock(since, false)} with its figures; ${next}${between}.`, told, "age");
       const list = (title, texts) => {
         if (!texts.length) return;
         element("h4", title, told);
@@ -220,7 +233,9 @@
         element("small", text, item);
       });
     });
-    if (of.leftOut) element("p", `${of.leftOut} changes of this service are not kept here; the curves show them all.`, told, "age");
+    if (of.leftOut) {
+      element("p", `${of.leftOut} changes of this service are not told here; the curves of its replicas have them all.`, told, "age");
+    }
   }
 
   pick = (at, subject, isQuiet) => {
