@@ -50,6 +50,11 @@ FAILING = Flow(10, 8, 2)
             id="out, then failures",
         ),
         pytest.param(
+            [(HOLD, SHORT, NOTHING), (HOLD, ROOM, NOTHING)],
+            "Free VRAM was below the low watermark from the beginning; no request failed for it.",
+            id="as it was found",
+        ),
+        pytest.param(
             [(HOLD, ROOM, FAILING), (HOLD, ROOM, FAILING), (HOLD, ROOM, FAILING), (HOLD, SHORT, FAILING)],
             "Free VRAM fell below the low watermark at 00:03; our veto stood from 00:03, 3 minutes after requests had "
             "begun to fail.",
@@ -111,6 +116,30 @@ def test_the_details_have_the_sums() -> None:
         "1 scale-up would have come sooner: e5 2→3 at 00:03:00, 1.0 min earlier.",
         f"16.7{space}% of the decisions would have been no answer, for want of readings; KEDA then holds.",
     ]
+
+
+def test_what_was_not_seen_is_not_said_to_be_nothing() -> None:
+    """No counters: it is not known whether requests failed. No replicas: it is not known what was scaled."""
+    replay = Replay(None)
+    for number, state in enumerate((ROOM, SHORT)):
+        time_s = START_S + number * MINUTE_S
+        nothing = replace(decided(None, None, None, Reason.MISSING), time_s=time_s)
+        replay.add(FleetPlan(time_s, {E5: nothing}, {"t4": state}))
+    assert verdict(replay) == [
+        "Free VRAM fell below the low watermark at 00:01; whether requests failed for it could not be seen.",
+        "No service could be decided on at any moment: its readings are missing.",
+    ]
+
+
+def test_of_several_pools_the_one_that_was_short_leads_and_is_named() -> None:
+    replay = Replay(None)
+    for number, state in enumerate((ROOM, SHORT)):
+        time_s = START_S + number * MINUTE_S
+        made = FleetPlan(
+            time_s, {E5: replace(HOLD, time_s=time_s)}, {"roomy": replace(ROOM, name="roomy"), "t4": state}
+        )
+        replay.add(made, {"roomy": FAILING, "t4": NOTHING})
+    assert verdict(replay)[0] == "Free VRAM of pool t4 fell below the low watermark at 00:01; no request failed for it."
 
 
 def test_nothing_replayed() -> None:

@@ -9,9 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scaler.decision import Reason
-from scaler.replay.drawing import Kept
+from scaler.decision import Decision, FleetPlan, Reason
+from scaler.planning.memory import Memory
+from scaler.policy import FleetPolicy, OperatorPolicy, ServiceKey, ServicePolicy
+from scaler.replay.drawing import Drawing, Kept
 from scaler.report.thin import Changes, Extremes, Spans
+from scaler.snapshot import Snapshot
 from tests.test_replay import decided
 
 CURVES = st.lists(st.none() | st.integers(0, 5).map(float), max_size=60)
@@ -92,7 +95,7 @@ def test_counts_keep_their_changes_and_spans_their_ends() -> None:
 
 
 def test_decisions_are_kept_where_they_changed() -> None:
-    kept = Kept(most=100)
+    kept = Kept()
     hold, veto = decided(2, 2, 2), decided(2, 3, 2, Reason.LOW_VRAM)
     for at, decision in enumerate([hold, hold, veto, veto, replace(veto, demand=4), hold]):
         kept.add(at, decision)
@@ -100,25 +103,54 @@ def test_decisions_are_kept_where_they_changed() -> None:
     assert "scale-up vetoed (low-vram): stays at 2; demand 3" in kept.tellings[1].headline
 
 
-def test_of_too_many_those_go_first_that_changed_the_numbers_alone() -> None:
-    kept = Kept(most=8)
-    decisions = [decided(9, demand, 2) for demand in (2, 3, 4, 5, 6, 7, 8)]  # 7 numbers of one kind
-    decisions.insert(4, decided(2, 3, 2, Reason.LOW_VRAM))  # and a turn among them, with the turn back
-    decisions.append(decided(None, None, None, Reason.STALE))
+def kept_of(decisions: list[Decision], most: int) -> Kept:
+    kept = Kept()
     for at, decision in enumerate(decisions):
         kept.add(at, decision)
-    kept_at = [told.at for told in kept.tellings]
-    assert {0, 4, 5, 8} <= set(kept_at)
-    assert len(kept_at) + kept.left_out == 9
-    assert kept.left_out == 2  # every second of 1, 2, 3, 6, 7
+        while len(kept) > most:
+            kept.thin()
+    return kept
+
+
+def test_of_too_many_those_go_first_that_changed_demand_alone() -> None:
+    decisions = [decided(9, demand, 2) for demand in (2, 3, 4, 5, 6, 7, 8)]  # a turn and 6 minor changes
+    decisions.insert(4, decided(2, 3, 2, Reason.LOW_VRAM))  # a turn among them, and the turn back
+    decisions.append(decided(None, None, None, Reason.STALE))  # and a fourth one
+    kept = kept_of(decisions, most=8)
+    assert [told.at for told in kept.tellings] == [0, 1, 3, 4, 5, 7, 8]  # of 1, 2, 3, 6, 7 every second one went
+    assert kept.left_out == 2
+
+
+def test_what_is_left_of_many_is_spread_evenly() -> None:
+    """1,000 changes in room for 20: 16 to 20 of them, and no gap above twice the mean."""
+    kept = kept_of([decided(1, demand % 7 + 2, 1, Reason.LOW_VRAM) for demand in range(1000)], most=20)
+    at = [told.at for told in kept.tellings]
+    assert at[0] == 0
+    assert 10 <= len(at) <= 20
+    assert max(b - a for a, b in itertools.pairwise([*at, 1000])) <= 2 * 1000 / len(at)
 
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=300), st.integers(4, 20))
-def test_they_never_grow_beyond_their_room(demands: list[int], most: int) -> None:
-    kept = Kept(most)
-    for at, demand in enumerate(demands):
-        kept.add(at, decided(1, demand, min(demand, 1)))
-    assert len(kept.tellings) <= most
+def test_none_is_lost_without_being_counted(demands: list[int], most: int) -> None:
+    kept = kept_of([decided(1, demand, min(demand, 1)) for demand in demands], most)
+    assert len(kept) <= most
     assert kept.tellings[0].at == 0
     changes = 1 + sum(a != b for a, b in itertools.pairwise(demands))
-    assert len(kept.tellings) + kept.left_out == changes
+    assert len(kept) + kept.left_out == changes
+
+
+def test_who_changes_most_lets_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scaler.replay.drawing.TELLINGS", 30)
+    restless, calm = ServiceKey("ml", "restless"), ServiceKey("ml", "calm")
+    policy = FleetPolicy(OperatorPolicy(), {restless: ServicePolicy(), calm: ServicePolicy()})
+    drawing, steps = Drawing([policy], 100), 100
+    for step in range(steps):
+        made = {
+            restless: replace(decided(1, 2 + step % 2, 1, Reason.LOW_VRAM), key=restless),
+            calm: replace(decided(1, 2 + step // 10, 1, Reason.LOW_VRAM), key=calm),
+        }
+        drawing.add(Snapshot(float(step)), [FleetPlan(float(step), made)], Memory())
+    kept = {key.name: each.sides[0].told for key, each in drawing.services.items()}
+    assert [told.at for told in kept["calm"].tellings] == list(range(0, 100, 10))
+    assert len(kept["restless"]) <= 20
+    assert kept["restless"].left_out + len(kept["restless"]) == steps

@@ -23,7 +23,6 @@ from scaler.snapshot import CardKey, Snapshot
 POINTS = 300_000  # of measured curves altogether: some 3 MB of the file
 FEWEST_POINTS, MOST_POINTS = 240, 3_000  # of one of them: a chart is 300 to 1,500 pixels wide
 TELLINGS = 4_000  # decisions in words altogether, some 1.2 kB each
-FEWEST_TELLINGS, MOST_TELLINGS = 20, 600  # of one service
 
 CURVES_A_SERVICE = 3
 
@@ -31,11 +30,11 @@ CURVES_A_SERVICE = 3
 class Side:
     """What is of one of the settings alone: grants, vetoes, and the decisions in words."""
 
-    def __init__(self, tellings: int) -> None:
+    def __init__(self) -> None:
         self.granted = Changes()
         self.demand = Changes()
         self.vetoes = Spans()
-        self.told = Kept(tellings)
+        self.told = Kept()
 
     def add(self, at: int, decision: Decision | None) -> None:
         """The decision of step `at`."""
@@ -49,10 +48,10 @@ class Side:
 class ServiceDrawing:
     """One service: replicas, requests in flight as read and as they count, failures; and each side's answers."""
 
-    def __init__(self, width: int, tellings: int, sides: int) -> None:
+    def __init__(self, width: int, sides: int) -> None:
         self.real = Changes()
         self.inflight, self.own_inflight, self.failed_per_min = (Extremes(width) for _ in range(CURVES_A_SERVICE))
-        self.sides = [Side(tellings) for _ in range(sides)]
+        self.sides = [Side() for _ in range(sides)]
 
 
 class PoolDrawing:
@@ -68,34 +67,44 @@ class PoolDrawing:
 
 
 class Kept:
-    """Decisions in words, where they changed; of too many, every second one that changed the numbers alone goes, and
-    then every second of all. The first is always kept."""
+    """Decisions in words, where they changed. Where there are too many, every second one goes that changed demand or
+    grant alone, and once there are none, every second one; so what is left is spread evenly. The first stays."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self) -> None:
         self._kept: list[tuple[bool, Telling]] = []
         self._last: Decision | None = None
+        self._every = {False: 1, True: 1}  # of the minor changes, and of the turns, one in so many is kept
+        self._seen = {False: 0, True: 0}
         self.left_out = 0
 
     def add(self, at: int, decision: Decision) -> None:
         """The decision of step `at`."""
         before, self._last = self._last, decision
-        if before is not None and _numbers(before) == _numbers(decision) and _kind(before) == _kind(decision):
+        if before is not None and _numbers(before) == _numbers(decision) and _turn(before) == _turn(decision):
             return
-        told = explanation(decision.as_json())
-        self._kept.append((before is None or _kind(before) != _kind(decision), Telling(at, *told)))
-        if len(self._kept) > self._most:
-            self._thin()
+        is_turn = before is None or _turn(before) != _turn(decision)
+        number = self._seen[is_turn]
+        self._seen[is_turn] += 1
+        if number % self._every[is_turn]:
+            self.left_out += 1
+        else:
+            self._kept.append((is_turn, Telling(at, *explanation(decision.as_json()))))
 
-    def _thin(self) -> None:
-        size = len(self._kept)
-        kept, is_odd = [], False
+    def thin(self) -> None:
+        """Lets about half of them go; of two and fewer, none."""
+        kind = sum(not is_turn for is_turn, _ in self._kept) < 2
+        self._every[kind] *= 2
+        kept, number = [], 0
         for is_turn, told in self._kept:
-            is_odd = is_odd if is_turn else not is_odd
-            if is_turn or is_odd:
+            if is_turn is kind:
+                number += 1
+            if is_turn is not kind or number % 2:
                 kept.append((is_turn, told))
-        self._kept = kept if len(kept) <= self._most else kept[::2]
-        self.left_out += size - len(self._kept)
+        self.left_out += len(self._kept) - len(kept)
+        self._kept = kept
+
+    def __len__(self) -> int:
+        return len(self._kept)
 
     @property
     def tellings(self) -> list[Telling]:
@@ -120,6 +129,13 @@ class Drawing:
         self.at += 1
         self._add_services(snapshot, plans, memory)
         self._add_pools(snapshot, plans)
+        self._trim()
+
+    def _trim(self) -> None:
+        """Whoever changed most often lets go first; everybody keeps two."""
+        tellings = [side.told for each in self.services.values() for side in each.sides]
+        while sum(map(len, tellings)) > max(TELLINGS, 2 * len(tellings)):
+            max(tellings, key=len).thin()
 
     def _begin(self, snapshot: Snapshot) -> None:
         """Room for each curve, by how many there are."""
@@ -128,9 +144,7 @@ class Drawing:
         points = min(MOST_POINTS, max(FEWEST_POINTS, POINTS // max(1, curves)))
         # Two points are kept of so many steps; a short time is kept as it is.
         self._width = 1 if self._steps <= points else -(-2 * self._steps // points)
-        tellings = TELLINGS // max(1, len(services) * sides)
-        tellings = min(MOST_TELLINGS, max(FEWEST_TELLINGS, tellings))
-        self.services = {key: ServiceDrawing(self._width, tellings, sides) for key in services}
+        self.services = {key: ServiceDrawing(self._width, sides) for key in services}
         self.pools = {pool.name: PoolDrawing(self._width, sides) for pool in self._policies[0].operator.pools}
 
     def is_tightest(self, pool: str) -> bool:
@@ -198,11 +212,12 @@ class Drawing:
 
 
 def _numbers(decision: Decision) -> tuple[int | None, ...]:
-    return decision.replicas, decision.demand, decision.granted
+    return decision.demand, decision.granted
 
 
-def _kind(decision: Decision) -> tuple[object, ...]:
-    return decision.verdict, decision.reasons[:1]
+def _turn(decision: Decision) -> tuple[object, ...]:
+    """What makes a reader look: the real autoscaler moved, or another verdict or reason."""
+    return decision.replicas, decision.verdict, decision.reasons[:1]
 
 
 def _sum(values: Iterable[int | None]) -> int | None:

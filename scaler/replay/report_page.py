@@ -11,7 +11,7 @@ from scaler.replay.against import Comparison
 from scaler.replay.against_tables import answers, pair, what
 from scaler.replay.divergence import ServiceAccount
 from scaler.replay.drawing import Drawing, PoolDrawing, ServiceDrawing
-from scaler.replay.story import against, details, verdict, withheld_of, worst_pool
+from scaler.replay.story import against, details, is_blind, verdict, withheld_of, worst_pool
 from scaler.replay.summary import PoolAccount, Replay, Veto
 from scaler.replay.tables import Clock, minutes
 from scaler.report.page import Band, Chart, Column, Curve, Figure, Page, Role, Row, Section, Table, Tellings
@@ -67,21 +67,20 @@ def replay_page(
 
 
 def _figures(replay: Replay) -> list[Figure]:
-    services = replay.services.values()
-    found = [
-        Figure(f"{len(withheld_of(replay))} of {sum(each.real_ups for each in services)}", "real scale-ups withheld"),
-        Figure(
-            f"{sum(each.real_hours for each in services):.0f} → {sum(each.granted_hours for each in services):.0f}",
-            "replica-hours, real → granted",
-        ),
-    ]
-    pool = worst_pool(replay)
-    if pool is not None:
-        if pool.warning_s is not None and pool.warning_s > 0:
-            found.insert(0, Figure(f"{pool.warning_s / 60:.0f} min", "from veto to first failure"))
-        found.append(Figure(f"{pool.below_hours:.1f} h", "below the low watermark"))
-        if pool.requests:
-            found.append(Figure(f"{pool.failed_requests:,.0f}", "failed requests"))
+    services, pools, pool = replay.services.values(), replay.pools.values(), worst_pool(replay)
+    found = []
+    if pool is not None and pool.warning_s is not None and pool.warning_s > 0:
+        found.append(Figure(f"{pool.warning_s / 60:.0f} min", "from veto to first failure"))
+    if not is_blind(replay):
+        ups = sum(each.real_ups for each in services)
+        real, granted = (sum(hours) for hours in zip(*((s.real_hours, s.granted_hours) for s in services), strict=True))
+        found.append(Figure(f"{len(withheld_of(replay))} of {ups}", "real scale-ups withheld"))
+        found.append(Figure(f"{real:.0f} → {granted:.0f}", "replica-hours, real → granted"))
+    if pool is not None and pool.least_free_bytes is not None:
+        of = f", pool {pool.name}" if len(pools) > 1 else ""
+        found.append(Figure(f"{pool.below_hours:.1f} h", f"below the low watermark{of}"))
+    if any(each.flow_steps for each in pools):
+        found.append(Figure(f"{sum(each.failed_requests for each in pools):,.0f}", "failed requests"))
     return found
 
 
@@ -95,7 +94,11 @@ def _notes(drawing: Drawing) -> list[str]:
     left_out = sum(side.told.left_out for each in drawing.services.values() for side in each.sides)
     texts.append(
         "A decision's steps are kept for the moments at which its numbers, verdict or first reason changed"
-        + (f"; {left_out:,} of them were left out, those first that changed the numbers alone." if left_out else ".")
+        + (
+            f"; {left_out:,} of them were left out, those first that changed demand or grant alone."
+            if left_out
+            else "."
+        )
     )
     texts.append("Failed requests are those that may be for lack of VRAM: all failures where the server does not tell.")
     return texts
@@ -133,7 +136,10 @@ def _pool_section(account: PoolAccount, drawing: PoolDrawing, last: int, clock: 
         ("vetoes", _vetoes(account.vetoes, clock)),
         ("first failure", clock.at(account.first_failure_s)),
         ("minutes from the first veto to it", minutes(account.warning_s)),
-        ("requests failed", f"{account.failed_requests:,.0f} of {account.requests:,.0f}"),
+        (
+            "requests failed",
+            f"{account.failed_requests:,.0f} of {account.requests:,.0f}" if account.flow_steps else "not seen",
+        ),
         ("moments without a reading", str(account.blind_steps)),
     ]
     text = f"{account.cards} cards"
@@ -267,11 +273,11 @@ def _tellings(
     comparison: Comparison | None,
     names: Sequence[str],
 ) -> Tellings:
-    """Reading begins where A and B part, else at the first moment that differs from what was, else at the first veto,
+    """Reading begins where A and B part, else at the first veto, else at the first scale-up that differs from what was,
     else at the end."""
     sides = drawing.services[account.key].sides
     moments = [each.time_s for each in account.withheld[:1]] + [each.time_s for each in account.ahead[:1]]
-    first_s = min(moments, default=account.first_veto_s)
+    first_s = account.first_veto_s if account.first_veto_s is not None else min(moments, default=None)
     if comparison is not None:
         first_s = comparison.first_s.get(account.key, first_s)
     begin = drawing.at if first_s is None else round((first_s - start_s) / step_s)

@@ -22,7 +22,7 @@ def verdict(replay: Replay) -> list[str]:
     pool = worst_pool(replay)
     if pool is None or replay.steps == 0:
         return ["Nothing was replayed."]
-    return [_vram(pool), _scaling(replay), *_growth(replay, pool)]
+    return [_vram(pool, replay.start_s, len(replay.pools) > 1), _scaling(replay), *_growth(replay, pool)]
 
 
 def against(comparison: Comparison) -> str:
@@ -81,9 +81,17 @@ _WITHHELD_FOR = {
 
 
 def worst_pool(replay: Replay) -> PoolAccount | None:
-    """The pool of which there is most to tell: failures first, then the time below the watermark."""
-    pools = replay.pools.values()
-    return max(pools, key=lambda pool: (pool.failed_requests, pool.below_hours, pool.cards), default=None)
+    """The pool of which there is most to tell: one that was short, then failures, then the time below the watermark."""
+
+    def much(pool: PoolAccount) -> tuple[float, ...]:
+        return pool.first_below_s is not None, pool.failed_requests, pool.below_hours, pool.cards
+
+    return max(replay.pools.values(), key=much, default=None)
+
+
+def is_blind(replay: Replay) -> bool:
+    """Whether no service could be answered at any moment: then nothing can be said of scale-ups."""
+    return all(each.unknown_steps == replay.steps for each in replay.services.values())
 
 
 def withheld_of(replay: Replay) -> list[tuple[ServiceKey, Withheld]]:
@@ -98,16 +106,21 @@ def ahead_of(replay: Replay) -> list[tuple[ServiceKey, Ahead]]:
     return sorted(found, key=lambda pair: pair[1].time_s)
 
 
-def _vram(pool: PoolAccount) -> str:
+def _vram(pool: PoolAccount, start_s: float | None, is_named: bool) -> str:
+    free = f"Free VRAM of pool {pool.name}" if is_named else "Free VRAM"
     if pool.least_free_bytes is None:
         return f"Free VRAM of pool {pool.name} could not be seen."
     if pool.first_below_s is None:
-        return f"Free VRAM never fell below the low watermark ({format_bytes(pool.least_free_bytes)} at the least)."
-    if pool.first_out_s is not None:
-        text = f"Free VRAM ran out at {_hm(pool.first_out_s)}"
+        return f"{free} never fell below the low watermark ({format_bytes(pool.least_free_bytes)} at the least)."
+    if pool.first_below_s == start_s:
+        text = f"{free} was below the low watermark from the beginning"
+    elif pool.first_out_s is not None:
+        text = f"{free} ran out at {_hm(pool.first_out_s)}"
     else:
-        text = f"Free VRAM fell below the low watermark at {_hm(pool.first_below_s)}"
+        text = f"{free} fell below the low watermark at {_hm(pool.first_below_s)}"
     warning_s = pool.warning_s
+    if not pool.flow_steps:
+        return f"{text}; whether requests failed for it could not be seen."
     if warning_s is None:
         return f"{text}; no request failed for it."
     stood = f"{text}; our veto stood from {_hm(pool.vetoes[0].start_s)}"
@@ -119,6 +132,8 @@ def _vram(pool: PoolAccount) -> str:
 
 
 def _scaling(replay: Replay) -> str:
+    if is_blind(replay):
+        return "No service could be decided on at any moment: its readings are missing."
     real = sum(each.real_ups for each in replay.services.values())
     withheld = len(withheld_of(replay))
     if not real:

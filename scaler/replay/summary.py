@@ -59,6 +59,7 @@ class PoolAccount:
         blind_steps: moments at which it could not be seen.
         failed_requests / requests: of the pool's services, rates x time to the next moment. Failures are those that may
             be for lack of VRAM; all of them where the server does not tell. Clients' retries count as requests.
+        flow_steps: moments at which the counters of any of them could be seen.
         first_failure_s: the first moment at which any request of the pool's services failed so.
         served_per_s: mean rate of successful requests in each quarter of an hour since the start; None: not seen.
     """
@@ -74,6 +75,7 @@ class PoolAccount:
     vetoes: list[Veto] = field(default_factory=list)
     failed_requests: float = 0.0
     requests: float = 0.0
+    flow_steps: int = 0
     first_failure_s: float | None = None
     served_per_s: list[float | None] = field(default_factory=list)
     last: PoolState | None = None
@@ -134,6 +136,7 @@ class PoolAccount:
             self._served = (0.0, 0)
         if flow is None:
             return
+        self.flow_steps += 1
         self._served = (self._served[0] + flow.served_per_s, self._served[1] + 1)
         if self.first_failure_s is None and flow.failed_per_s > 0:
             self.first_failure_s = time_s

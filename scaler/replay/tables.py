@@ -137,7 +137,7 @@ def _pools(accounts: Sequence[PoolAccount], clock: Clock) -> Table:
             _vetoes(account.vetoes, clock),
             clock.at(account.first_failure_s),
             minutes(account.warning_s),
-            f"{account.failed_requests:,.0f}",
+            f"{account.failed_requests:,.0f}" if account.flow_steps else "not seen",
             f"{account.blind_steps} steps" if account.blind_steps else "-",
         )
     return made

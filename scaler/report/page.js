@@ -15,6 +15,7 @@
     return withDay ? `${text.slice(0, 10)} ${text.slice(11, 19)}` : text.slice(11, 19);
   };
   let cursor = null;  // the step that the reader looks at
+  let pick = () => {};  // what a click does; without decisions on the page, nothing
 
   // ---- charts
 
@@ -58,7 +59,7 @@
       const look = colours.roles[curve.role];
       const [x, y] = points(curve);
       return {
-        type: "scatter", mode: "lines", name: plain(curve.name), x, y, yaxis: axis("y", curve.row), connectgaps: false,
+        type: "scatter", mode: end ? "lines" : "markers", name: plain(curve.name), x, y, yaxis: axis("y", curve.row), connectgaps: false,
         line: { color: look.color, width: look.width, dash: look.dash || "solid", shape: curve.step ? "hv" : "linear" },
         ...(look.fill ? { fill: "tozeroy", fillcolor: look.fill } : {}),
         ...(curve.quiet ? { hoverinfo: "skip" } : { hovertemplate: "%{y:.4~g}" }),
@@ -96,7 +97,7 @@
       hoverlabel: { bgcolor: colours.ground, bordercolor: colours.muted, font: { color: colours.text, size: 12 } },
       shapes: shapes(chart, colours), annotations: [],
       xaxis: {
-        type: "date", range: [ms(0), ms(end)], anchor: axis("y", chart.rows.length - 1), gridcolor: colours.grid,
+        type: "date", range: end ? [ms(0), ms(end)] : [ms(-1), ms(1)], anchor: axis("y", chart.rows.length - 1), gridcolor: colours.grid,
         linecolor: colours.muted, showspikes: !isCoarse, spikemode: "across", spikethickness: 1, spikedash: "solid",
         spikecolor: colours.muted, hoverformat: data.clock ? "%d %b %H:%M:%S UTC" : "%H:%M:%S since the start",
         tickformat: data.steps * data.step > 2 * 86400 ? "%d %b" : "%H:%M", automargin: false, tickangle: 0,
@@ -108,7 +109,7 @@
       const share = heights[i] / whole;
       made[`yaxis${i ? i + 1 : ""}`] = {
         domain: [Math.max(0, top - share + (i < heights.length - 1 ? 10 / whole : 0)), top - 24 / whole], rangemode: "tozero", gridcolor: colours.grid, zeroline: false,
-        nticks: 5, fixedrange: true, automargin: false, tickformat: "~s",
+        nticks: 5, fixedrange: true, automargin: false,
       };
       made.annotations.push({
         text: plain(row.title), showarrow: false, xref: "paper", yref: "paper", x: 0, y: top, xanchor: "left",
@@ -128,10 +129,13 @@
     const colours = palette();
     const config = { displayModeBar: false, responsive: true, showTips: false, doubleClick: "reset" };
     Plotly.newPlot(plot, traces(chart, colours), layout(chart, colours, plot.clientWidth), config).then(() => {
-      plot.on("plotly_click", (event) => {
+      const pickAt = (event) => {
         const left = plot.getBoundingClientRect().left + plot._fullLayout.xaxis._offset;
-        pick(stepOf(plot._fullLayout.xaxis.p2c(event.event.clientX - left)), chart.subject);
-      });
+        pick(stepOf(plot._fullLayout.xaxis.p2c(event.clientX - left)), chart.subject);
+      };
+      plot.on("plotly_click", (event) => pickAt(event.event));
+      // Between two rows plotly hears nothing.
+      plot.addEventListener("click", (event) => { if (!event.target.closest(".draglayer")) pickAt(event); });
       plot.dataset.drawn = "yes";
     });
   }
@@ -187,9 +191,21 @@
     return low - 1;
   }
 
+  // What the service's curves of counts say at that step: they are whole, where decisions may have been left out.
+  function now() {
+    const chart = data.charts.find((each) => each.subject === select.value);
+    const texts = !chart ? [] : chart.curves.filter((each) => each.step && each.row === 0).map((curve) => {
+      const after = curve.at.findIndex((at) => at > cursor);
+      const value = curve.values[(after < 0 ? curve.at.length : after) - 1];
+      return `${curve.name} ${value === null || value === undefined ? "unknown" : value}`;
+    });
+    if (texts.length) element("p", `${clock(cursor, false)} UTC: ${texts.join("; ")}.`, told);
+  }
+
   function tell() {
     const of = data.tellings[select.value];
     told.replaceChildren();
+    now();
     of.settings.forEach(([name, tellings]) => {
       const at = place(tellings);
       if (of.settings.length > 1) element("h4", name, told);
@@ -197,8 +213,9 @@
       const [since, headline, steps, reasons, without, changedBy] = tellings[at];
       const until = at + 1 < tellings.length ? tellings[at + 1][0] : null;
       element("h3", headline, told);
-      const upTo = until === null ? "to the end" : `until ${clock(until, false)}`;
-      element("p", `Decided ${clock(since, false)}, kept ${upTo}; the figures are those of ${clock(since, false)} UTC.`, told, "age");
+      const next = until === null ? "the last one" : `the next one is of ${clock(until, false)}`;
+      const between = of.leftOut ? "; some in between were left out" : "";
+      element("p", `The decision of ${clock(since, false)} with its figures; ${next}${between}.`, told, "age");
       const list = (title, texts) => {
         if (!texts.length) return;
         element("h4", title, told);
@@ -216,10 +233,12 @@
         element("small", text, item);
       });
     });
-    if (of.leftOut) element("p", `${of.leftOut} changes of this service are not kept here; the curves show them all.`, told, "age");
+    if (of.leftOut) {
+      element("p", `${of.leftOut} changes of this service are not told here; the curves of its replicas have them all.`, told, "age");
+    }
   }
 
-  function pick(at, subject, isQuiet) {
+  pick = (at, subject, isQuiet) => {
     cursor = Math.min(end, Math.max(0, at));
     if (subject && subject in data.tellings) select.value = subject;
     time.value = clock(cursor, true);
@@ -229,7 +248,7 @@
     tell();
     const colours = palette();
     drawn.forEach((chart, plot) => Plotly.relayout(plot, { shapes: shapes(chart, colours) }));
-  }
+  };
 
   function open(isOpen) {
     panel.classList.toggle("is-open", isOpen);
