@@ -234,8 +234,7 @@ def test_who_carries_the_arrivals(asked: int, ready: int, were_ready: int, carry
         snapshot(START_S, {"a": asking(were_ready, 1)}, card(9)),
         snapshot(START_S + TICK_S, {"a": asking(asked, 1, ready=ready)}, card(9)),
     ]
-    flow = run(history, policy(POOL, a={}))[1].workloads[workload("a")].flows[-1]
-    assert flow is not None
+    flow = run(history, policy(POOL, a={}))[1].workloads[workload("a")].flows.newest
     assert flow.replicas == carrying
 
 

@@ -14,8 +14,8 @@ from scaler.planning.storm import failing, storm_cards
 from scaler.planning.supply import STARTING_S, Count, counted, supply
 from scaler.planning.watermark import LOST_CARD_S, PoolMoment, observe
 from scaler.policy import OperatorPolicy
-from scaler.signals.carried import Carried, Flow
-from scaler.signals.derive import OOM_EVIDENCE_S, QUEUE_WINDOW_S, Derivation, Moment, derive, lesson
+from scaler.signals.carried import NO_FLOWS, Carried, Flows
+from scaler.signals.derive import OOM_EVIDENCE_S, Derivation, Moment, derive, lesson
 from scaler.signals.footprint import Footprints
 from scaler.signals.retries import oom_candidates_per_s
 from scaler.signals.vram_lessons import Marked, vram_lessons
@@ -34,7 +34,7 @@ class WorkloadMemory(NamedTuple):
     carried: Carried = NO_LESSONS
     footprints: Footprints = NO_FOOTPRINTS
     counts: tuple[Count, ...] = ()
-    flows: tuple[Flow, ...] = ()
+    flows: Flows = NO_FLOWS
 
 
 NOTHING = WorkloadMemory(0.0)
@@ -84,7 +84,6 @@ def remember(
     last_s = memory.time_s if memory.time_s is not None else time_s
     is_lesson_due = _is_due(time_s, last_s, timing.learn_every_s)
     oldest_moment_s, oldest_lesson_s = time_s - moments_window_s(operator), time_s - timing.learn_window_s
-    oldest_flow_s = time_s - QUEUE_WINDOW_S
     short, unshared = short_cards(cards, operator), unshared_workloads(cards, operator)
     marked, vram_taught = memory.marked, {}
     if is_lesson_due:
@@ -105,7 +104,7 @@ def remember(
     for key in pasts.keys() | readings.keys() | vram_taught.keys():
         past, reading = pasts.get(key, NOTHING), readings.get(key)
         moments = past.moments[_expired(past.moments, oldest_moment_s) :]
-        flows = past.flows[_expired(past.flows, oldest_flow_s) :]
+        flows = past.flows
         carried, footprints, created_s, taught = past.carried, past.footprints, 0.0, None
         seen_s = time_s if reading is not None else past.seen_s
         counts = counted(past.counts, time_s, reading, timing.stale_after_s) if seen_s > time_s - STARTING_S else ()
@@ -119,8 +118,7 @@ def remember(
             if derivation is not None:
                 derived[key] = derivation
                 moments = (*moments, derivation.moment)
-                if derivation.flow is not None:
-                    flows = (*flows, derivation.flow)
+                flows = derivation.flows
                 if derivation.moment.oom_confirmed:
                     oom_seen_s[key] = time_s
                 if is_lesson_due:
@@ -156,9 +154,9 @@ def _is_due(time_s: float, last_s: float, every_s: float) -> bool:
     return time_s % every_s == 0 or time_s // every_s > last_s // every_s
 
 
-def _expired(past: Sequence[Moment | Flow], oldest_s: float) -> int:
-    """How many, oldest first, have left the window: one a tick, as a rule."""
-    for index, each in enumerate(past):
-        if each.time_s >= oldest_s:
+def _expired(moments: Sequence[Moment], oldest_s: float) -> int:
+    """How many of the moments, oldest first, have left the window: one a tick, as a rule."""
+    for index, moment in enumerate(moments):
+        if moment.time_s >= oldest_s:
             return index
-    return len(past)
+    return len(moments)

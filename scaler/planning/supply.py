@@ -59,8 +59,8 @@ def counted(
     if replicas_fault(reading, stale_after_s) is not None:
         return history
     existing = max(reading.spec_replicas, reading.status_replicas or 0)
-    now = Count(time_s, existing, reading.ready_replicas, existing - reading.spec_replicas)
-    return history if history and history[-1][1:] == now[1:] else (*history, now)
+    now = (existing, reading.ready_replicas, existing - reading.spec_replicas)
+    return history if history and history[-1][1:] == now else (*history, Count(time_s, *now))
 
 
 def supply(history: tuple[Count, ...], time_s: float) -> Supply:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, insort
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from operator import attrgetter
@@ -42,6 +41,31 @@ class Flow(NamedTuple):
     time_s: float
     fresh_per_s: float
     replicas: int
+
+
+class Flows(NamedTuple):
+    """Flows of the last moments, oldest first, column by column: they are summed at every tick."""
+
+    times_s: tuple[float, ...] = ()
+    fresh_per_s: tuple[float, ...] = ()
+    replicas: tuple[int, ...] = ()
+
+    def and_now(self, flow: Flow, since_s: float) -> Flows:
+        """With one more, and without those before `since_s`."""
+        gone = bisect_left(self.times_s, since_s)
+        return Flows(
+            (*self.times_s[gone:], flow.time_s),
+            (*self.fresh_per_s[gone:], flow.fresh_per_s),
+            (*self.replicas[gone:], flow.replicas),
+        )
+
+    @property
+    def newest(self) -> Flow:
+        """The last of them; raises IndexError without any."""
+        return Flow(self.times_s[-1], self.fresh_per_s[-1], self.replicas[-1])
+
+
+NO_FLOWS = Flows()
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +122,7 @@ class Needed(NamedTuple):
     floor_replicas: float
 
 
-_FRESH_PER_S, _REPLICAS = attrgetter("fresh_per_s"), attrgetter("replicas")
-
-
-def needed_inflight(carried: Carried, flows: Sequence[Flow], inflight: float, window_s: float) -> Needed | None:
+def needed_inflight(carried: Carried, flows: Flows, inflight: float, window_s: float) -> Needed | None:
     """What the newest flow's arrivals need by what was seen; None without lessons or replicas, or with too few
     arrivals in the last flows, each counted over `window_s`.
 
@@ -109,19 +130,18 @@ def needed_inflight(carried: Carried, flows: Sequence[Flow], inflight: float, wi
     behind, served at that load, is to be drained as well: it counts as further arrivals for DRAIN_S, as far as so many
     are in flight at all. Two standard errors of their count are no excess.
     """
-    now = flows[-1]
+    now = flows.newest
     if not carried.loads or now.replicas <= 0:
         return None
     usual_s, highest_per_s = usual_time_s(carried, now) or 0.0, carried.loads[-1]
-    rates_per_s = (*map(_FRESH_PER_S, flows),)
-    mean_per_s = sum(rates_per_s) / len(flows)
+    mean_per_s = sum(flows.fresh_per_s) / len(flows.fresh_per_s)
     if mean_per_s * window_s < LEAST_COMPLETIONS:
         return None
     load_per_s = now.fresh_per_s / now.replicas / (1.0 + MARGIN_RATIO)
     queue = 0.0
-    if max(rates_per_s) > highest_per_s * min(map(_REPLICAS, flows)):
-        error_per_s, then_s = 2.0 * math.sqrt(mean_per_s / window_s), flows[0].time_s
-        for at_s, fresh_per_s, replicas in flows:
+    if max(flows.fresh_per_s) > highest_per_s * min(flows.replicas):
+        error_per_s, then_s = 2.0 * math.sqrt(mean_per_s / window_s), flows.times_s[0]
+        for at_s, fresh_per_s, replicas in zip(*flows, strict=True):
             excess_per_s = fresh_per_s - highest_per_s * replicas - error_per_s
             queue = max(0.0, queue + excess_per_s * (at_s - then_s))
             then_s = at_s

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from scaler.policy import OperatorPolicy
-from scaler.signals.carried import LEAST_COMPLETIONS, Carried, Flow, Lesson, Needed, needed_inflight
+from scaler.signals.carried import LEAST_COMPLETIONS, Carried, Flow, Flows, Lesson, Needed, needed_inflight
 from scaler.signals.freshness import covers_all_pods, signals_fault
 from scaler.signals.futility import Futile, futility
 from scaler.signals.retries import Arrivals, arrivals, fresh_inflight, oom_candidates_per_s
@@ -64,7 +64,7 @@ class Derivation(NamedTuple):
     `futile`: why more replicas would not help."""
 
     moment: Moment
-    flow: Flow | None
+    flows: Flows
     inflight_stable: float
     inflight_burst: float | None
     arrivals: Arrivals | None
@@ -79,15 +79,15 @@ def derive(
     on_short_card: bool,
     operator: OperatorPolicy,
     past: tuple[Moment, ...],
-    flows: tuple[Flow, ...],
+    flows: Flows,
     carried: Carried,
     cards: Sequence[CardReading],
     is_shared: bool,
 ) -> Derivation | None:
     """Corrects one workload's reading; None where it is not usable (freshness.signals_fault says why).
 
-    `flows` are those of the last QUEUE_WINDOW_S. Where no neighbour can be (not `is_shared`), everything in flight is
-    the service's own. `cards` are those that its pods sit on.
+    Of `flows`, those before now, QUEUE_WINDOW_S count. Where no neighbour can be (not `is_shared`), everything in
+    flight is the service's own. `cards` are those that its pods sit on.
     """
     if reading.spec_replicas is None or signals_fault(reading, operator.timing.stale_after_s) is not None:
         return None
@@ -104,9 +104,10 @@ def derive(
     largest = max(stable, (burst or 0.0) / (1.0 + BURST_TOLERANCE_RATIO))
     fresh = fresh_inflight(largest, flow, reading) if flow is not None else largest
     flow_now = Flow(time_s, flow.fresh_per_s, _carrying(time_s, reading, past)) if flow is not None else None
+    flows = flows.and_now(flow_now, time_s - QUEUE_WINDOW_S) if flow_now is not None else flows
     needed: Needed | None = None
     if is_shared and flow_now is not None and carried.lessons and reading.inflight_growth_per_s is not None:
-        needed = needed_inflight(carried, (*flows, flow_now), fresh, operator.timing.stable_window_s)
+        needed = needed_inflight(carried, flows, fresh, operator.timing.stable_window_s)
     own_ratio = min(1.0, needed.inflight / fresh) if needed is not None and fresh > 0.0 else 1.0
 
     floor_replicas = needed.floor_replicas if needed is not None else 0.0
@@ -129,7 +130,7 @@ def derive(
         oom_confirmed=oom_confirmed,
         is_held=futile is not None,
     )
-    return Derivation(moment, flow_now, stable, burst, flow, needed, is_shared and bool(carried.lessons), futile)
+    return Derivation(moment, flows, stable, burst, flow, needed, is_shared and bool(carried.lessons), futile)
 
 
 def _carrying(time_s: float, reading: WorkloadReading, past: tuple[Moment, ...]) -> int:
