@@ -31,7 +31,6 @@ from scaler.incident import SCALED_OBJECTS
 from scaler.planning.memory import Memory
 from scaler.planning.plan import plan
 from scaler.policy import BadPolicy, FleetPolicy, OperatorPolicy, ServiceKey, ServicePolicy, service_policy
-from scaler.serving import shadow as shadowing
 from scaler.serving.board import Board
 from scaler.serving.history import Planner
 from scaler.serving.loop import TickLoop
@@ -92,7 +91,7 @@ class Bench:
 # --- Never at anybody's cost --------------------------------------------------------------------------------------
 
 moments = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 8), st.booleans()), min_size=3, max_size=5)
-free_gib = st.lists(st.floats(0.5, 8.0), min_size=1, max_size=3)
+free_gib = st.lists(st.floats(0.5, 14.5), min_size=1, max_size=3)
 metadata = st.fixed_dictionaries(
     {},
     optional={
@@ -148,30 +147,8 @@ def as_if_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Registry, "shadows", lambda self: dict(self._shadow))
 
 
-def promises_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the shadows' plan promised is remembered with what KEDA was told."""
-    real = shadowing.dry_run
-
-    def dry_run(planner: Any, seen: Any, fleet: Any, shadow: Any, memory: Memory) -> Any:
-        everybody = FleetPolicy(fleet.operator, {**shadow, **fleet.services})
-        _, after = planner(seen, everybody, memory)
-        held["loop"]._memory = replace(held["loop"]._memory, promises=after.promises)
-        return real(planner, seen, fleet, shadow, memory)
-
-    held: dict[str, TickLoop] = {}
-    begin = TickLoop._plan_shadows
-
-    async def plan_shadows(self: TickLoop, *arguments: Any) -> Any:
-        held["loop"] = self
-        return await begin(self, *arguments)
-
-    monkeypatch.setattr("scaler.serving.loop.dry_run", dry_run)
-    monkeypatch.setattr(TickLoop, "_plan_shadows", plan_shadows)
-
-
-@pytest.mark.parametrize("plant", [as_if_asked, promises_kept])
-def test_the_property_finds_a_shadow_that_takes_room(monkeypatch: pytest.MonkeyPatch, plant: Any) -> None:
-    plant(monkeypatch)
+def test_the_property_finds_a_shadow_that_takes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    as_if_asked(monkeypatch)
     with pytest.raises(BaseException, match=r"assert|falsifying|Falsif"):
         test_a_shadow_never_changes_what_anybody_is_told()
 

@@ -61,19 +61,21 @@ class Footprints:
     pool: PoolPolicy
     totals: Mapping[CardClass, float]
     declared: Mapping[WorkloadKey, int]
-    present: Mapping[tuple[WorkloadKey, CardClass], float]
+    present: Mapping[CardClass, Mapping[WorkloadKey, float]]
     readings: Mapping[WorkloadKey, WorkloadReading]
     memories: Mapping[WorkloadKey, WorkloadMemory]
     in_oom: Collection[WorkloadKey]
-    proven: dict[tuple[WorkloadKey, CardClass], float] = field(default_factory=dict)
-    _found: dict[tuple[WorkloadKey, CardClass], Footprint] = field(default_factory=dict)
+    proven: dict[CardClass, dict[WorkloadKey, float]] = field(default_factory=dict)
+    _found: dict[CardClass, dict[WorkloadKey, Footprint]] = field(default_factory=dict)
 
     def of(self, workload: WorkloadKey, card: CardClass) -> Footprint:
         """The footprint of one replica on one card of that class."""
-        place = (workload, card)
-        found = self._found.get(place)
+        on_card = self._found.get(card)
+        if on_card is None:
+            on_card = self._found[card] = {}
+        found = on_card.get(workload)
         if found is None:
-            found = self._found[place] = self._look_up(workload, card)
+            found = on_card[workload] = self._look_up(workload, card)
         return found
 
     def cards(self, workload: WorkloadKey) -> int:
@@ -115,8 +117,8 @@ class Footprints:
     def _seen(self, workload: WorkloadKey, card: CardClass, lessons: Lessons) -> Footprint | None:
         """By what its pods held, at the lessons and now; raised while out-of-memory failures are fresh, and while an
         estimate was not made under such load."""
-        known, now = lessons.known(card), self.present.get((workload, card), 0.0)
-        proven = self.proven.get((workload, card), 0.0)
+        known, now = lessons.known(card), self.present.get(card, _NOBODY).get(workload, 0.0)
+        proven = self.proven.get(card, _NOBODY).get(workload, 0.0)
         if known is None:
             # Pods that have yet to load prove little.
             if not now and proven <= self.pool.default_footprint.of(self.totals[card]):
@@ -141,7 +143,7 @@ class Footprints:
         """What a card's pods hold together, less the footprints of those that are known, the others hold, one of them
         at least an equal part; where one Deployment alone sits there, known or not, it holds all. For cards that do not
         tell their pods apart, and name them all."""
-        proven: dict[tuple[WorkloadKey, CardClass], float] = {}
+        proven: dict[CardClass, dict[WorkloadKey, float]] = {}
         for _, card in cards:
             free = free_bytes(card, stale_after_s)
             if free is None or not card.total_bytes or card.held or not card.pods:
@@ -156,13 +158,14 @@ class Footprints:
                 else:
                     left -= footprint.held_bytes * pods
             for workload in unknown:
-                place = (workload, kind)
-                proven[place] = max(left / pods_unknown, proven.get(place, 0.0))
+                on_card = proven.setdefault(kind, {})
+                on_card[workload] = max(left / pods_unknown, on_card.get(workload, 0.0))
         if proven:
             self.proven = proven
             self._found.clear()
 
 
+_NOBODY: Mapping[WorkloadKey, float] = {}
 # An arena doubles when batches are full for the first time: a model's replica held 6.0 GiB, and 7.7 GiB 15 s later, in
 # the burst that asked for more of them. Batches are full while more waits than executes.
 _AFTER_OOM, _WHILE_FULL = "after out-of-memory failures", "while more waits than executes: fuller batches take more"
@@ -182,12 +185,14 @@ def footprints_of(
 ) -> Footprints:
     """The footprints on a pool's cards; `services` are those of the pool."""
     totals = totals_by_class(cards) or {card_class("", None): 0.0}
-    present: dict[tuple[WorkloadKey, CardClass], float] = {}
+    present: dict[CardClass, dict[WorkloadKey, float]] = {}
     for _, card in cards:
-        kind = card_class(card.model, card.total_bytes)
+        if not card.held:
+            continue
+        on_card = present.setdefault(card_class(card.model, card.total_bytes), {})
         for workload, vram in card.held.items():
-            place = (workload, kind)
-            present[place] = max(vram.largest_bytes, present.get(place, 0.0))
+            if vram.largest_bytes > on_card.get(workload, 0.0):
+                on_card[workload] = vram.largest_bytes
     declared: dict[WorkloadKey, int] = {}
     for key, service in services.items():
         workload = service.workload(key)

@@ -48,7 +48,7 @@ def rooms(
             found.append(Room(kind, room, open_slots, open_slots, False, key))
             continue
         found.append(Room(kind, room - low, open_slots, open_slots, key=key))
-        if open_slots != UNLIMITED:
+        if going and open_slots != UNLIMITED:
             freed = _freed_bytes(card, kind, footprints.totals[kind] - free, footprints, going)
             for gone, freed_bytes in enumerate(freed, start=1):
                 found.append(Room(kind, room - low + freed_bytes, open_slots + gone, 0))

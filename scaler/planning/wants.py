@@ -224,7 +224,7 @@ def _barrier(
     pool, or counters without which its load cannot be told from its neighbours'."""
     now, state = seen.pool_moments[-1], seen.watch
     low, high = tighter(pool, service.low_watermark, now.total_bytes)
-    if low != pool.low_watermark:
+    if low is not pool.low_watermark:
         state = watch(seen.pool_moments, low, high, pool)
     steps.append(partial(watermark_steps, now, state, low, high, pool))
     if state.vetoed:

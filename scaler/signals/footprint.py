@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from operator import attrgetter
 from statistics import median_low
 from typing import Literal, NamedTuple
@@ -32,6 +33,7 @@ class CardClass(NamedTuple):
     size_gib: int
 
 
+@lru_cache(maxsize=1024)  # asked for every card at every tick; a fleet has a handful of classes
 def card_class(model: str, total_bytes: float | None) -> CardClass:
     return CardClass(model, round((total_bytes or 0.0) / GIB))
 
