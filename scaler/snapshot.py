@@ -22,7 +22,8 @@ class WorkloadKey(NamedTuple):
 
 
 class HeldVram(NamedTuple):
-    """VRAM that one Deployment's pods hold on one card, in bytes: all of them together, and the largest pod alone."""
+    """VRAM that one Deployment's pods hold on one card, in bytes: all of them together now, and the most that one of
+    them holds, or has held since it came, where the agent tells: an arena that shrank may grow again."""
 
     total_bytes: float
     largest_bytes: float

@@ -377,12 +377,18 @@ def test_the_scaler_asks_for_names_and_labels_that_exist(node: Node) -> None:
     assert asked == {
         "vram_agent_pod_processes",
         "vram_agent_pod_memory_held_bytes",
+        "vram_agent_pod_memory_peak_bytes",
         "vram_agent_pod_busy_ratio",
+        "vram_agent_card_utilization_ratio",
         "vram_agent_card_capability",
         "vram_agent_pod_places",
     }
     card = {"UUID", "GPU_I_ID"}
-    of_pod = {"vram_agent_card_capability": {"capability"}, "vram_agent_pod_places": {"pod_namespace", "pod_name"}}
+    of_pod = {
+        "vram_agent_card_capability": {"capability"},
+        "vram_agent_card_utilization_ratio": set(),
+        "vram_agent_pod_places": {"pod_namespace", "pod_name"},
+    }
     assert {name: shown[name] - card for name in asked} == {name: of_pod.get(name, {"pod_uid"}) for name in asked}
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from scaler.agent import ledger, nvml, owners
 from scaler.agent.ledger import CardUse, Ledger
 from scaler.agent.nvml import Device, Driver, Memory, Process
 from scaler.agent.owners import owner_of, pod_uid
@@ -65,9 +68,16 @@ def test_two_hierarchies_that_name_two_pods_name_none() -> None:
     assert pod_uid(f"2:cpu:/kubepods/pod{UID}/x\n1:memory:/kubepods/pod{other}/x\n".encode()) == ""
 
 
+NOISE = st.lists(st.one_of(st.binary(max_size=80), st.just(f"/kubepods/pod{UID}/".encode())), max_size=6)
+
+
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(noise=st.lists(st.one_of(st.binary(max_size=80), st.just(f"/kubepods/pod{UID}/".encode())), max_size=6))
+@given(noise=NOISE)
 def test_any_cgroup_names_this_pod_or_none(tmp_path: Path, noise: list[bytes]) -> None:
+    names_this_pod_or_none(tmp_path, noise)
+
+
+def names_this_pod_or_none(tmp_path: Path, noise: list[bytes]) -> None:
     (tmp_path / "7").mkdir(exist_ok=True)
     (tmp_path / "7" / "cgroup").write_bytes(b"".join(noise))
     assert owner_of(tmp_path, 7) in ("", UID)
@@ -98,16 +108,21 @@ DEVICES = st.builds(
     busy=st.one_of(st.none(), st.dictionaries(st.integers(0, 9), RATIOS, max_size=9)),
 )
 OWNERS = st.lists(st.sampled_from([None, "", "u1", "u2", "u3"]), min_size=10, max_size=10)
+ROUNDS = st.lists(st.tuples(st.lists(DEVICES, max_size=3), OWNERS, st.floats(-1e4, 1e4)), max_size=5)
 
 
 @settings(max_examples=400)
-@given(rounds=st.lists(st.tuples(st.lists(DEVICES, max_size=3), OWNERS, st.floats(-1e4, 1e4)), max_size=5))
+@given(rounds=ROUNDS)
 def test_nothing_negative_and_nothing_above_what_there_is(
     rounds: list[tuple[list[Device], list[str | None], float]],
 ) -> None:
-    ledger = Ledger()
-    for devices, owners, elapsed_s in rounds:
-        for use in ledger.enter(devices, owners.__getitem__, elapsed_s):
+    all_rounds_hold(rounds)
+
+
+def all_rounds_hold(rounds: list[tuple[list[Device], list[str | None], float]]) -> None:
+    book = Ledger()
+    for devices, whose, elapsed_s in rounds:
+        for use in book.enter(devices, whose.__getitem__, elapsed_s):
             _holds(use)
 
 
@@ -122,6 +137,7 @@ def _holds(use: CardUse) -> None:
     for pod in use.pods.values():
         assert pod.busy_ratio is None or 0 <= pod.busy_ratio <= 1
         assert pod.held_bytes is None or (pod.peak_bytes or 0) >= pod.held_bytes
+        assert 0 <= (pod.peak_bytes or 0) <= total
         assert pod.processes >= 1
     assert use.can["held"] <= (len(held) == len(use.pods))
 
@@ -137,20 +153,25 @@ def sampled_card(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
 WALL_S = 1_750_204_800.0
 
 
-@settings(max_examples=150, deadline=None)
-@given(
-    rounds=st.lists(
-        st.tuples(
-            st.floats(0, 10),  # monotonic time goes on
-            st.one_of(st.just(0.0), st.floats(-1e6, 1e6)),  # and the wall clock is set
-            st.lists(st.tuples(st.integers(0, 4), st.floats(-10, 10), st.integers(0, 2**32 - 1)), max_size=5),
-        ),
-        max_size=6,
-    )
+SAMPLED = st.lists(
+    st.tuples(
+        st.floats(0, 10),  # monotonic time goes on
+        st.one_of(st.just(0.0), st.floats(-1e6, 1e6)),  # and the wall clock is set
+        st.lists(st.tuples(st.integers(0, 4), st.floats(-10, 10), st.integers(0, 2**32 - 1)), max_size=5),
+    ),
+    max_size=6,
 )
+
+
+@settings(max_examples=150, deadline=None)
+@given(rounds=SAMPLED)
 def test_clock_steps_and_any_samples(
     sampled_card: Node, rounds: list[tuple[float, float, list[tuple[int, float, int]]]]
 ) -> None:
+    a_ratio_or_unknown(sampled_card, rounds)
+
+
+def a_ratio_or_unknown(sampled_card: Node, rounds: list[tuple[float, float, list[tuple[int, float, int]]]]) -> None:
     """Through ctypes: what the driver's samples say, at whatever time, is a ratio or unknown."""
     driver, wall_s, elapsed_s = Driver(), WALL_S, 1000.0
     driver.connect()
@@ -164,3 +185,49 @@ def test_clock_steps_and_any_samples(
             assert device.busy is None
         for ratio in (device.busy or {}).values():
             assert math.isnan(ratio) or 0 <= ratio <= 1
+
+
+def any_pod(cgroup: bytes) -> str:
+    """Whatever stands after `pod` up to the next slash."""
+    _, _, rest = cgroup.partition(b"pod")
+    return rest.partition(b"/")[0].decode("latin-1")
+
+
+def all_fit(held: dict[str, int | None], memory: Memory | None) -> dict[str, int | None]:
+    """Nothing is held against the card's total."""
+    return held
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "bug", "law", "strategies"),
+    [
+        pytest.param(owners, "pod_uid", any_pod, names_this_pod_or_none, {"noise": NOISE}, id="cgroup lines"),
+        pytest.param(ledger, "_within", all_fit, all_rounds_hold, {"rounds": ROUNDS}, id="process lists"),
+        pytest.param(nvml, "_STEP_S", math.inf, a_ratio_or_unknown, {"rounds": SAMPLED}, id="clock steps"),
+        pytest.param(nvml, "_ratio", lambda it: it / 100, a_ratio_or_unknown, {"rounds": SAMPLED}, id="samples"),
+    ],
+)
+def test_the_fuzz_finds_a_bug(
+    tmp_path: Path,
+    sampled_card: Node,
+    monkeypatch: pytest.MonkeyPatch,
+    module: ModuleType,
+    name: str,
+    bug: object,
+    law: Callable[..., None],
+    strategies: dict[str, st.SearchStrategy[object]],
+) -> None:
+    monkeypatch.setattr(module, name, bug)
+    fixtures = {"tmp_path": tmp_path, "sampled_card": sampled_card}
+    wanted = {each: value for each, value in fixtures.items() if each in inspect.signature(law).parameters}
+    hunt = settings(
+        max_examples=400,
+        database=None,
+        derandomize=True,
+        deadline=None,
+        phases=[Phase.generate],
+        report_multiple_bugs=False,
+        suppress_health_check=[HealthCheck.function_scoped_fixture],
+    )
+    with pytest.raises(AssertionError):
+        hunt(given(**strategies)(law))(**wanted)

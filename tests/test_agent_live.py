@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import pytest
+
 from scaler.policy import Timing
 from scaler.snapshot import CardKey, HeldVram, Snapshot, WorkloadKey
 from scaler.sources.prometheus import PrometheusSettings, PrometheusSource
@@ -72,7 +74,7 @@ def until(source: PrometheusSource, seen: Callable[[Snapshot], bool]) -> Snapsho
 
 def test_from_the_driver_to_the_snapshot_and_back_without_the_agent(tmp_path: Path) -> None:
     node = Node(tmp_path)
-    node.card("GPU-a")
+    node.card("GPU-a", utilization=40)  # the exporter says 50
     node.process(0, 4001, 3 * GIB, pod=pod_uid(1), sm=40)
     node.process(0, 4002, 2 * GIB, pod=pod_uid(2), sm=10)
     node.process(0, 4003, 8 * GIB, pod=pod_uid(3), sm=25)
@@ -95,6 +97,7 @@ def test_from_the_driver_to_the_snapshot_and_back_without_the_agent(tmp_path: Pa
                 LLM: HeldVram(8 * GIB, 8 * GIB),
             }
             assert snapshot.cards[CARD].pods == {E5: 2, LLM: 1}
+            assert snapshot.cards[CARD].utilization_ratio == pytest.approx(0.4)
             assert {
                 key: (round(seen.gpu_busy or 0, 6), seen.gpu_busy_source) for key, seen in snapshot.workloads.items()
             } == {
@@ -106,6 +109,7 @@ def test_from_the_driver_to_the_snapshot_and_back_without_the_agent(tmp_path: Pa
             snapshot = until(source, lambda seen: not seen.cards[CARD].held)
             assert snapshot.workloads[E5].gpu_busy is None  # the agent's last figures are in its windows still
             assert snapshot.cards[CARD].pods == {E5: 1}  # what the exporter says
+            assert snapshot.cards[CARD].utilization_ratio in (None, 0.5)  # as soon as it has been there for 15 s
             assert snapshot.cards[CARD].free_bytes == 8 * GIB
             node.write(without="hang")
             until(source, lambda seen: len(seen.cards[CARD].held) == 2)

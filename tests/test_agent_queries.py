@@ -49,9 +49,10 @@ def info(uids: dict[str, str], *, exported: bool = False) -> Series:
 
 def agent(
     uuid: str, pods: dict[str, tuple[int | None, Value | None]], *, held: int = 1, target: dict[str, str] = AGENT,
-    **card: str,
+    peaks: dict[str, int] | None = None, ran: Value | None = None, **card: str,
 ) -> Series:  # fmt: skip
-    """One card as the agent tells of it: by pod UID the MiB held and the busy ratio; None is absent."""
+    """One card as the agent tells of it: by pod UID the MiB held and the busy ratio, by `peaks` the MiB held at most;
+    `ran`: the card's utilisation. None is absent."""
     own = {"UUID": uuid, **card, **target}
     series: Series = {f"vram_agent_card_capability{labels(**own, capability='held')}": held}
     series[f"vram_agent_card_capability{labels(**own, capability='memory')}"] = 1
@@ -62,6 +63,10 @@ def agent(
             series[f"vram_agent_pod_memory_held_bytes{of}"] = held_mib * MIB
         if busy is not None:
             series[f"vram_agent_pod_busy_ratio{of}"] = busy
+    for uid, mib in (peaks or {}).items():
+        series[f"vram_agent_pod_memory_peak_bytes{labels(**own, pod_uid=uid)}"] = mib * MIB
+    if ran is not None:
+        series[f"vram_agent_card_utilization_ratio{labels(**own)}"] = ran
     return series
 
 
@@ -90,9 +95,11 @@ def fleet() -> Series:
         **info({"u-a0": "alpha-0", "u-a1": "alpha-1", "u-b0": "beta-0"}),
         **dcgm("GPU-both", "node-1", free=9000, used=13000,
                **by_exporter(("alpha-0", 22, 3001), ("alpha-1", 33, 5001), ("beta-0", 11, 2001), ("gone-0", 0, 7))),
-        **agent("GPU-both", {"u-a0": (3000, 0.2), "u-a1": (5000, 0.3), "u-b0": (2000, 0.1)}),
-        # A second agent while the DaemonSet is replaced: the same card once more.
-        **agent("GPU-both", {"u-a0": (3000, 0.2)}, target={**AGENT, "pod": "vram-agent-y3", "instance": "10.0.0.2:1"}),
+        **agent("GPU-both", {"u-a0": (3000, 0.2), "u-a1": (5000, 0.3), "u-b0": (2000, 0.1)},
+                peaks={"u-a0": 6500, "u-a1": 5000, "u-b0": 2000}, ran=0.62),
+        # A second agent while the DaemonSet is replaced: the same card once more, by one that has seen less.
+        **agent("GPU-both", {"u-a0": (3000, 0.2)}, peaks={"u-a0": 3000}, ran=0.61,
+                target={**AGENT, "pod": "vram-agent-y3", "instance": "10.0.0.2:1"}),
         # The agent alone: one pod label of the exporter, on the wrong pod's card.
         **deployment("gamma", ("gamma-0",), 1),
         **triton("gamma-0", "GPU-elsewhere", infer=0.9),
@@ -106,14 +113,14 @@ def fleet() -> Series:
         **info({"u-d0": "delta-0", "u-e0": "eps-0"}),
         **deployment("eps", ("eps-0",), 1),
         **dcgm("GPU-half", "node-1", free=9000, used=13000, **by_exporter(("delta-0", 40, 6000), ("eps-0", 10, 700))),
-        **agent("GPU-half", {"u-d0": (6001, None), "u-e0": (None, 0.12)}, held=0),
+        **agent("GPU-half", {"u-d0": (6001, None), "u-e0": (None, 0.12)}, held=0, peaks={"u-d0": 9000, "u-e0": 900}),
         # One pod on two cards; on one of them its ratio is not known.
         **deployment("wide", ("wide-0",), 1),
         **info({"u-w0": "wide-0"}),
         **triton("wide-0", "GPU-w1", infer=0.6),
         **dcgm("GPU-w1", "node-1", free=9000, used=13000),
         **dcgm("GPU-w2", "node-1", free=9000, used=13000),
-        **agent("GPU-w1", {"u-w0": (8000, 0.4)}),
+        **agent("GPU-w1", {"u-w0": (8000, 0.4)}, ran=0),
         **agent("GPU-w2", {"u-w0": (8000, None)}),
         # One of two pods on a node without an agent.
         **deployment("split", ("split-0", "split-1"), 2),
@@ -140,7 +147,7 @@ def fleet() -> Series:
         **deployment("steady", ("steady-0",), 1),
         **info({"u-l0": "steady-0"}),
         **dcgm("GPU-lost", "node-1", free=9000, used=13000, **by_exporter(("steady-0", 30, 2500))),
-        **until_lost(agent("GPU-lost", {"u-l0": (2500, 0.3)})),
+        **until_lost(agent("GPU-lost", {"u-l0": (2500, 0.3)}, peaks={"u-l0": 2500}, ran=0.5)),
         f"kube_pod_owner{labels(**EXPORTER, owner_kind='DaemonSet', owner_name='dcgm-exporter')}": 1,
     }  # fmt: skip
 
@@ -196,7 +203,7 @@ def test_gpu_busy(snapshot: Snapshot, name: str, expected: tuple[object, str | N
     [
         pytest.param(
             ("GPU-both", ""),
-            {"alpha": (8000, 5000), "beta": (2000, 2000)},
+            {"alpha": (8000, 6500), "beta": (2000, 2000)},  # alpha-0 has held 6500, by the agent that was there
             {"alpha": 2, "beta": 1, "gone": 1},  # the exporter knows which pod was allotted a place, the agent who came
             id="the agent's alone, without the exporter's leftovers",
         ),
@@ -225,6 +232,20 @@ def test_a_card(
     assert (held_mib(snapshot, *card), pods(snapshot, *card)) == (held, placed)
 
 
+@pytest.mark.parametrize(
+    ("card", "expected"),
+    [
+        pytest.param(("GPU-both", ""), 0.62, id="the agent before the exporter's 50 %; two agents count once"),
+        pytest.param(("GPU-w1", ""), 0.0, id="idle by the agent"),
+        pytest.param(("GPU-w2", ""), 0.5, id="absent at the agent: the exporter"),
+        pytest.param(("GPU-lost", ""), 0.5, id="an agent that is gone: the exporter"),
+        pytest.param(("GPU-mig", "2"), None, id="MIG without profiling: nobody knows, and it is not 0"),
+    ],
+)
+def test_utilisation_of_a_card(snapshot: Snapshot, card: tuple[str, str], expected: float | None) -> None:
+    assert snapshot.cards[CardKey(*card)].utilization_ratio == pytest.approx(expected)
+
+
 def test_without_the_agent_the_next_source_speaks_and_nothing_jumps(server: PrometheusServer) -> None:
     before, after = seen_at(server, BEFORE_S), seen_at(server, AT_S)
     assert busy(before, "steady") == (0.3, "agent")
@@ -232,6 +253,7 @@ def test_without_the_agent_the_next_source_speaks_and_nothing_jumps(server: Prom
     for snapshot in (before, after):
         assert held_mib(snapshot, "GPU-lost") == {"steady": (2500, 2500)}
         assert pods(snapshot, "GPU-lost") == {"steady": 1}
+        assert snapshot.cards[CardKey("GPU-lost")].utilization_ratio == pytest.approx(0.5)
         assert snapshot.problems == ()
 
 
@@ -253,8 +275,22 @@ def test_the_agent_costs_no_further_query() -> None:
             ' and on (UUID, GPU_I_ID) (vram_agent_card_capability{capability="held"} == 1)',
             "",
             lambda snapshot: held_mib(snapshot, "GPU-half"),
-            {"delta": (6001, 6001)},
+            {"delta": (6001, 9000)},
             id="held: a card of which the agent does not see all",
+        ),
+        pytest.param(
+            "max by (namespace, pod, UUID, GPU_I_ID) ((vram_agent_pod_memory_peak_bytes",
+            "min by (namespace, pod, UUID, GPU_I_ID) ((vram_agent_pod_memory_peak_bytes",
+            lambda snapshot: held_mib(snapshot, "GPU-both")["alpha"],
+            (8000, 5000),
+            id="held at most: by the younger agent",
+        ),
+        pytest.param(
+            "max by (UUID, GPU_I_ID) (avg_over_time(vram_agent_card_utilization_ratio",
+            "sum by (UUID, GPU_I_ID) (avg_over_time(vram_agent_card_utilization_ratio",
+            lambda snapshot: snapshot.cards[CardKey("GPU-both")].utilization_ratio,
+            None,  # 1.23 busy cards are no reading of one
+            id="utilisation: two agents count twice",
         ),
         pytest.param(
             f"unless on (namespace, pod) {agent_promql.placement()}",

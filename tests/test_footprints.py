@@ -11,8 +11,8 @@ from scaler.decision import Step
 from scaler.policy import OperatorPolicy
 from scaler.quantity import GIB
 from scaler.signals.footprint import CardClass, Footprints, Kind, VramLesson, card_class
-from scaler.snapshot import CardReading, Snapshot, WorkloadReading
-from tests.fleet import START_S, TICK_S, asking, card, decide, policy, pool_with, snapshot
+from scaler.snapshot import CardReading, HeldVram, Snapshot, WorkloadReading
+from tests.fleet import START_S, TICK_S, asking, card, decide, policy, pool_with, snapshot, workload
 
 MARK_S = 600.0  # learnEvery; START_S is such a moment
 DEFAULT = pool_with()
@@ -39,6 +39,7 @@ def a_holds(*gib: float, slots: int = 4) -> CardReading:
     return card(15 - sum(gib), pods={"a": len(gib)}, held_gib={"a": gib}, slots=slots)
 
 
+HAS_HELD_5 = replace(a_holds(2.0), held={workload("a"): HeldVram(2.0 * GIB, 5.0 * GIB)})
 FULL = replace(asking(1, 2), queued=6.0, executing=4.0)
 VLLM = replace(asking(1, 2), gpu_memory_utilization=0.5)
 BESIDE_B = card(11.0, pods={"b": 2}, slots=4)
@@ -52,6 +53,8 @@ BESIDE_B = card(11.0, pods={"b": 2}, slots=4)
         pytest.param(
             marks(a_holds(5.0), a_holds(3.0), a_holds(2.0)), {}, 5.0, "measured", id="the highest of 5, 3 and 2"
         ),
+        pytest.param(marks(HAS_HELD_5), {}, 5.0, "measured", id="2 now, 5 at its highest between the lessons"),
+        pytest.param(marks(HAS_HELD_5, a_holds(2.0)), {}, 5.0, "measured", id="and who tells of that is gone"),
         pytest.param(marks(card(9.0, pods={"a": 2}, slots=4)), {}, 3.0, "learnt", id="alone: (15 - 9) / 2 pods"),
         pytest.param(marks(card(9.0, pods={"a": 1}, slots=1)), {}, 6.0, "learnt", id="alone in the only place: 15 - 9"),
         pytest.param(

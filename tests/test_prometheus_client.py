@@ -249,24 +249,24 @@ def test_what_vllm_reserves_is_read_from_the_label(labels: list[str], expected: 
     assert told == ([f"{refused}; read as unknown"] if refused else [])
 
 
+NO_PAIR = "no total with a largest within the card"
+
+
 @pytest.mark.parametrize(
     ("total", "largest", "expected", "refused"),
     [
         pytest.param("9e9", "5e9", HeldVram(9e9, 5e9), [], id="two pods or more"),
         pytest.param("5e9", "5e9", HeldVram(5e9, 5e9), [], id="one pod"),
         pytest.param("0", "0", HeldVram(0.0, 0.0), [], id="one that holds nothing yet, beside others"),
-        pytest.param(
-            "4e9", "5e9", None, [("held", "no largest within a total", "models/resnet 5e+09 of 4e+09")], id="swapped"
-        ),
-        pytest.param(
-            None, "5e9", None, [("held", "no largest within a total", "models/resnet 5e+09 of nan")], id="half"
-        ),
+        pytest.param("4e9", "5e9", HeldVram(4e9, 5e9), [], id="has held more than now"),
+        pytest.param("4e9", "17e9", None, [("held", NO_PAIR, "models/resnet 1.7e+10 of 4e+09")], id="above the card"),
+        pytest.param(None, "5e9", None, [("held", NO_PAIR, "models/resnet 5e+09 of nan")], id="half"),
         pytest.param(
             "NaN",
             "5e9",
             None,
             [
-                ("held", "no largest within a total", "models/resnet 5e+09 of nan"),
+                ("held", NO_PAIR, "models/resnet 5e+09 of nan"),
                 ("held_total_bytes", "not finite", "models/resnet nan"),
             ],
             id="NaN",

@@ -18,7 +18,7 @@ from scaler.planning.headroom import UNLIMITED, Need, Room, Roomiest, Worst
 from scaler.policy import OperatorPolicy, Placement
 from scaler.quantity import GIB
 from scaler.signals.footprint import CardClass
-from scaler.snapshot import CardKey, CardReading, Snapshot, WorkloadReading
+from scaler.snapshot import CardKey, CardReading, HeldVram, Snapshot, WorkloadReading
 from tests.fleet import START_S, TICK_S, asking, card, decide, key, policy, pool_with, run, snapshot, workload
 
 TWO_GIB = {"vramPerReplica": "2Gi"}
@@ -26,6 +26,7 @@ LOW_1_GIB = {"lowWatermark": "1Gi", "highWatermark": "1Gi"}
 L4 = replace(card(6.0), total_bytes=24.0 * GIB, model="NVIDIA L4")
 FULL = card(2.0, pods={"x": 2}, slots=2)
 NO_SLOT = card(8.0, pods={"a": 1}, slots=1)
+HAS_HELD_5 = replace(card(8.0, pods={"b": 1}), held={workload("b"): HeldVram(2.0 * GIB, 5.0 * GIB)})
 
 
 def one_tick(cards: Sequence[CardReading], operator: OperatorPolicy, metadata: dict[str, str]) -> Decision:
@@ -124,6 +125,7 @@ def test_a_replica_on_two_cards_takes_two_places(free_slots: int, pending: int, 
     ("before", "now", "metadata", "more"),
     [
         pytest.param((5.0,), card(8, pods={"b": 1}, held_gib={"b": (2.0,)}), {}, 1, id="5 before, 2 now: 3 to grow"),
+        pytest.param(None, HAS_HELD_5, {}, 1, id="5 by the agent's high-water, 2 now: 3 to grow"),
         pytest.param((5.0,), card(8, pods={"b": 1}, held_gib={"b": (5.0,)}), {}, 3, id="at its highest: none"),
         pytest.param((5.0,), card(8, pods={"b": 1}, held_gib={"b": (6.0,)}), {}, 3, id="above it: none"),
         pytest.param(

@@ -20,6 +20,7 @@ from scaler.simulate.execution import Setting, serve, share_gpu
 from scaler.simulate.fleet import CONTEXT_BYTES, Fleet, Pod
 from scaler.simulate.hpa import EXAMPLE_BEHAVIOR, HOLD, Answer, Behavior
 from scaler.simulate.metric_path import Seen, Spot
+from scaler.simulate.node_agent import NodeAgent
 from scaler.simulate.scenario import Clients, Scenario, ScenarioPool, ScenarioService
 from scaler.simulate.world import World
 from scaler.snapshot import Snapshot, WorkloadKey, WorkloadReading
@@ -350,6 +351,19 @@ def test_the_agents_pods_and_its_card_are_of_the_same_rounds() -> None:
         shares.append(own / card.utilization_ratio)
     assert median(shares) == pytest.approx(1 / 3, abs=0.05)
     assert all(0.1 < share < 0.6 for share in shares)
+
+
+def test_the_agent_remembers_what_an_arena_gave_back() -> None:
+    cards = fleet(cards=1)
+    pod, agent = pod_on(cards, service()), NodeAgent(random.Random(1))
+    told = []
+    for step, held_mib in enumerate((100, 300, 200, 200)):  # a scrape is every third step
+        pod.arena.held_bytes = held_mib * MIB
+        for at_s in range(15 * step, 15 * step + 15, 5):
+            agent.round(float(at_s), cards.cards[0])
+        use = (agent.pods(cards.cards[0].key) or {})[pod]
+        told.append(tuple(round((each - pod.resident_bytes) / MIB) for each in (use.held_bytes, use.peak_bytes)))
+    assert told == [(100, 100), (300, 300), (200, 300), (200, 300)]
 
 
 SPOT = Spot(pending=12.0, inflight=40.0, gpu_percent=90.0, vram_ratio=0.4, kv_ratio=0.35, ready=2)

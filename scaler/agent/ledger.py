@@ -115,7 +115,7 @@ class Ledger:
             device.memory,
             past.mean.add(elapsed_s, device.utilization_ratio),
             _unattributed(device, held) if None not in told else None,
-            {uid: self._pod(device.card, uid, len(by_pod[uid]), held[uid], ran[uid], elapsed_s) for uid in by_pod},
+            {uid: self._pod(device, uid, len(by_pod[uid]), held[uid], ran[uid], elapsed_s) for uid in by_pod},
             {
                 "memory": device.memory is not None,
                 "utilization": device.utilization_ratio is not None,
@@ -126,11 +126,13 @@ class Ledger:
         )
 
     def _pod(
-        self, card: CardKey, uid: str, processes: int, held: int | None, ran: float | None, elapsed_s: float
+        self, device: Device, uid: str, processes: int, held: int | None, ran: float | None, elapsed_s: float
     ) -> PodUse:
-        past = self._seen(card, uid, elapsed_s)
+        past = self._seen(device.card, uid, elapsed_s)
         if held is not None:
             past.peak_bytes = max(held, past.peak_bytes or 0)
+        if device.memory is not None and (past.peak_bytes or 0) > device.memory.total:
+            past.peak_bytes = held  # told in a round in which the card's total could not be read
         return PodUse(processes, held, past.peak_bytes, past.mean.add(elapsed_s, ran))
 
     def _seen(self, card: CardKey, uid: str, elapsed_s: float) -> _Past:

@@ -64,6 +64,7 @@ def plan(snapshot: Snapshot, policy: FleetPolicy, memory: Memory) -> tuple[Fleet
             watch=watches[service.pool],
             barrier=barriers[service.pool],
             cards=sits_on.get(workload, ()),
+            readings=snapshot.workloads,
         )
         wanted = _safely(key, service, time_s, want, key, service, operator, seen)
         if isinstance(wanted, Want):

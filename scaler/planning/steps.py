@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from scaler.decision import Step
 from scaler.planning.replicas import OwnLoad
@@ -11,19 +11,21 @@ from scaler.policy import PoolPolicy, ServicePolicy
 from scaler.quantity import Level, format_bytes
 from scaler.signals.derive import Derivation
 from scaler.signals.gpu_share import gpu_share
-from scaler.snapshot import CardReading, WorkloadReading
+from scaler.snapshot import CardReading, WorkloadKey, WorkloadReading
 
 
 def load_steps(
     derivation: Derivation,
-    reading: WorkloadReading,
+    workload: WorkloadKey,
+    readings: Mapping[WorkloadKey, WorkloadReading],
     cards: Sequence[CardReading],
     load: OwnLoad,
     service: ServicePolicy,
     pool: PoolPolicy,
 ) -> list[Step]:
     """From requests in flight to own requests in flight, with every correction that was made or refused."""
-    moment, flow, share = derivation.moment, derivation.arrivals, gpu_share(reading, cards)
+    reading, share = readings[workload], gpu_share(workload, readings, cards)
+    moment, flow = derivation.moment, derivation.arrivals
     age = reading.signals_age_s or 0.0
     text = f"{reading.queued:.1f} queued + {reading.executing:.1f} executing, {age:.0f} s old"
     if derivation.inflight_burst is not None:
@@ -53,6 +55,8 @@ def load_steps(
         steps.append(Step("needed-in-flight", min(derivation.needed.inflight, moment.inflight), "requests", text))
     if share.own is not None:
         text = f"of {share.cards} cards, by {reading.gpu_busy_source}"
+        if share.is_split:
+            text += " against its neighbours'"
         if share.neighbours is not None:
             text += f"; neighbours {share.neighbours:.2f}"
         steps.append(Step("own-gpu", share.own, "cards", text))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -30,7 +30,8 @@ from scaler.snapshot import CardReading, WorkloadKey, WorkloadReading
 
 
 class Seen(NamedTuple):
-    """All that one service's wish looks at: its reading now, its past, its pool's past and barrier, its pods' cards."""
+    """All that one service's wish looks at: its reading now beside the others', its past, its pool's past and barrier,
+    its pods' cards."""
 
     time_s: float
     workload: WorkloadKey
@@ -42,6 +43,7 @@ class Seen(NamedTuple):
     watch: Watch
     barrier: Barrier | None
     cards: Sequence[CardReading]
+    readings: Mapping[WorkloadKey, WorkloadReading]
 
 
 @dataclass(slots=True)
@@ -115,7 +117,7 @@ def want(key: ServiceKey, service: ServicePolicy, operator: OperatorPolicy, seen
     raw = replicas_for(load, service, pool)
     demand = bounded(raw, service, pool)
     steps: list[StepMaker] = [
-        partial(load_steps, derivation, reading, seen.cards, load, service, pool),
+        partial(load_steps, derivation, seen.workload, seen.readings, seen.cards, load, service, pool),
         partial(demand_steps, raw, demand, service, pool),
     ]
     reasons: list[Reason] = []

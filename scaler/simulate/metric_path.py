@@ -230,15 +230,15 @@ class MetricPath:
         card = next((pod.card for pod, _, _ in last.pods), None)
         places: dict[WorkloadKey, int] = defaultdict(int)
         held: dict[WorkloadKey, HeldVram] = {}
-        told = [(pod, held_bytes) for pod, held_bytes, _ in last.pods]
+        told = [(pod, held_bytes, held_bytes) for pod, held_bytes, _ in last.pods]
         agent_told = self._agent.pods(key) if self._agent is not None else None
         if agent_told is not None:
-            told = [(pod, use.held_bytes) for pod, use in agent_told.items()]
-        for pod, held_bytes in told:
+            told = [(pod, use.held_bytes, use.peak_bytes) for pod, use in agent_told.items()]
+        for pod, held_bytes, highest_bytes in told:
             places[pod.workload] += 1
             if self._attribution == "exporter" or agent_told is not None:
                 before = held.get(pod.workload, HeldVram(0.0, 0.0))
-                held[pod.workload] = HeldVram(before.total_bytes + held_bytes, max(before.largest_bytes, held_bytes))
+                held[pod.workload] = HeldVram(before.total_bytes + held_bytes, max(before.largest_bytes, highest_bytes))
         if (
             agent_told is None and self._attribution in ("triton", "agent") and card is not None
         ):  # each server names its own card

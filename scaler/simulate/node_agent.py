@@ -24,6 +24,7 @@ class PodUse(NamedTuple):
     """One pod on one card, as the agent shows it."""
 
     held_bytes: float
+    peak_bytes: float
     busy_ratio: float
 
 
@@ -47,6 +48,7 @@ class NodeAgent:
         self._random = noise
         self._phase_s: dict[str, float] = {}
         self._rounds: dict[Pod, deque[float]] = {}
+        self._peak_bytes: dict[Pod, float] = {}
         self._scrapes: dict[CardKey, deque[AgentScrape]] = {}
 
     def round(self, at_s: float, card: Card) -> None:
@@ -54,13 +56,18 @@ class NodeAgent:
         for pod in card.pods:
             rounds = self._rounds.setdefault(pod, deque(maxlen=round(MEAN_S / STEP_S)))
             rounds.append(spot(min(pod.gpu_busy, 1.0), self._random))
+            self._peak_bytes[pod] = max(pod.held_bytes, self._peak_bytes.get(pod, 0.0))
         phase_s = self._phase_s.setdefault(card.node, STEP_S * self._random.randrange(3))
         if at_s % SCRAPE_S == phase_s:
-            uses = {pod: PodUse(pod.held_bytes, sum(self._rounds[pod]) / len(self._rounds[pod])) for pod in card.pods}
+            uses = {
+                pod: PodUse(pod.held_bytes, self._peak_bytes[pod], sum(self._rounds[pod]) / len(self._rounds[pod]))
+                for pod in card.pods
+            }
             # Contexts take turns, so the card ran for as long as its pods did together.
             ran = min(1.0, sum(use.busy_ratio for use in uses.values()))
             self._scrapes.setdefault(card.key, deque(maxlen=8)).append(AgentScrape(at_s, ran, uses))
             self._rounds = {pod: rounds for pod, rounds in self._rounds.items() if pod.card is not card or pod in uses}
+            self._peak_bytes = {pod: self._peak_bytes[pod] for pod in self._rounds}
 
     def keep_only(self, present: Iterable[CardKey]) -> None:
         """The series of all other cards end."""

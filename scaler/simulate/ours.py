@@ -71,9 +71,10 @@ class Ours:
 
     def _own_share(self, workload: WorkloadKey) -> float | None:
         """Own part of what the service's cards did, as the signal tells it."""
-        if self._snapshot is None or (reading := self._snapshot.workloads.get(workload)) is None:
+        if self._snapshot is None or workload not in self._snapshot.workloads:
             return None
-        share = gpu_share(reading, [card for card in self._snapshot.cards.values() if workload in card.pods])
+        own_cards = [card for card in self._snapshot.cards.values() if workload in card.pods]
+        share = gpu_share(workload, self._snapshot.workloads, own_cards)
         if share.own is None or not share.busy:
             return None
         return share.own / share.busy

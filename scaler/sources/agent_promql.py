@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from scaler.sources.promql import CARD, POD, by_pod, unexported
 
-_PROCESSES, _HELD, _BUSY = (f"vram_agent_pod_{what}" for what in ("processes", "memory_held_bytes", "busy_ratio"))
+_PROCESSES, _HELD, _PEAK, _BUSY = (
+    f"vram_agent_pod_{what}" for what in ("processes", "memory_held_bytes", "memory_peak_bytes", "busy_ratio")
+)
+_UTILIZATION = "vram_agent_card_utilization_ratio"
 _HELD_IS_WHOLE = 'vram_agent_card_capability{capability="held"} == 1'
 
 
@@ -35,6 +38,18 @@ def allotment() -> str:
 def held_bytes() -> str:
     """Per pod and card, for cards of which the agent could read every pod's."""
     return _named(f"{_HELD} and on ({CARD}) ({_HELD_IS_WHOLE})")
+
+
+def peak_bytes() -> str:
+    """The most that each pod has held there since it came, for the same cards: an arena that shrank may grow again."""
+    return _named(f"{_PEAK} and on ({CARD}) ({_HELD_IS_WHOLE})")
+
+
+def utilization_ratio(window: str) -> str:
+    """Per card, of the same rounds as its pods' busy ratios: by another exporter's spot values, an own part that is
+    exact would be a share that is not."""
+    # and: as in `busy`. max: two agents, as in `_named`.
+    return f"max by ({CARD}) (avg_over_time({_UTILIZATION}[{window}]) and {_UTILIZATION})"
 
 
 def busy(window: str) -> str:

@@ -157,16 +157,18 @@ class _Assembly:
 
     def _held(self, key: CardKey, values: dict[str, Any]) -> dict[WorkloadKey, HeldVram]:
         totals, largest = (values.pop(signal, {}) for signal in _HELD_SIGNALS)
+        card_bytes = values.get("total_bytes")
         held = {}
         for workload in sorted(totals | largest):
             pair = HeldVram(totals.get(workload, math.nan), largest.get(workload, math.nan))
-            if pair.largest_bytes <= pair.total_bytes:
+            # What a pod has held may be above what all of them hold now, never above the card.
+            if math.isfinite(sum(pair)) and (card_bytes is None or pair.largest_bytes <= card_bytes * 1.01):
                 held[workload] = pair
             else:
                 what = f"{key.uuid} {'/'.join(workload)} {pair.largest_bytes:g} of {pair.total_bytes:g}"
-                self._refused["held", "no largest within a total"].append(what)
-        together, total = sum(vram.total_bytes for vram in held.values()), values.get("total_bytes")
-        if total is not None and together > total:
+                self._refused["held", "no total with a largest within the card"].append(what)
+        together = sum(vram.total_bytes for vram in held.values())
+        if card_bytes is not None and together > card_bytes:
             self._refuse("held", "together above total_bytes", key, together)
             held = {}
         return held

@@ -38,12 +38,17 @@ def vram() -> Mapping[str, str]:
 
 
 def utilization_ratio(timing: Timing) -> str:
-    """Per card. max before the average: the pod label of a card's series may move within the window."""
+    """Per card: the agent's, else DCGM's. max before the average: the pod label of a card's series may move within the
+    window."""
 
     def mean(metric: str) -> str:
         return f"avg_over_time((max by ({CARD}) ({metric}))[{duration(utilization_window_s(timing))}:15s])"
 
-    return first_of(mean("DCGM_FI_PROF_GR_ENGINE_ACTIVE"), mean("DCGM_FI_DEV_GPU_UTIL") + " / 100")
+    return first_of(
+        agent_promql.utilization_ratio(duration(timing.stable_window_s)),
+        mean("DCGM_FI_PROF_GR_ENGINE_ACTIVE"),
+        mean("DCGM_FI_DEV_GPU_UTIL") + " / 100",
+    )
 
 
 def slots() -> str:
@@ -72,7 +77,8 @@ def placement() -> str:
 
 
 def held() -> Mapping[str, str]:
-    """Per Deployment and card, in bytes: what its pods hold together, and what the largest of them holds.
+    """Per Deployment and card, in bytes: what its pods hold together, and the most that one of them holds, or has held
+    where the agent tells.
 
     By the agent, card by card; else by the exporter. That one is believed of a card only where the same scrape shows
     the device by itself (else each pod's series repeats the device's value), every virtual GPU's series names its pod's
@@ -86,7 +92,8 @@ def held() -> Mapping[str, str]:
     by_exporter = f"{per_card} * {_MIB} unless on ({CARD}) {nameless} unless on ({CARD}) {zeros_while_in_use}"
     by_agent = agent_promql.held_bytes()
     pods = with_deployment(first_of(by_agent, f"{by_exporter} unless on ({CARD}) {by_agent}"))
+    highest = f"max by ({SERVICE}, {CARD}) ({with_deployment(agent_promql.peak_bytes())})"
     return {
         "held_total_bytes": f"sum by ({SERVICE}, {CARD}) ({pods})",
-        "held_largest_bytes": f"max by ({SERVICE}, {CARD}) ({pods})",
+        "held_largest_bytes": first_of(highest, f"max by ({SERVICE}, {CARD}) ({pods})"),
     }

@@ -67,7 +67,7 @@ class QueryOverrides(Section):
         None, description=_OF_PLACE + "VRAM that its pods hold there, in bytes; with heldLargestBytes"
     )
     held_largest_bytes: PromQL | None = Field(
-        None, description=_OF_PLACE + "VRAM that the largest of its pods holds there, in bytes"
+        None, description=_OF_PLACE + "the most VRAM that one of its pods holds there, or has held, in bytes"
     )
 
 
