@@ -277,6 +277,7 @@ def test_without_plotly_one_line_says_what_to_install(tmp_path: Path) -> None:
     ("where", "expected"),
     [
         pytest.param("/none/r.html", "/none/r.html: no such directory\n", id="no folder"),
+        pytest.param("/", "/: not a regular file\n", id="a folder"),
         pytest.param("-", "vram-scaler replay: --report: it takes the name of a file\n", id="standard output"),
     ],
 )
