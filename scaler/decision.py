@@ -124,6 +124,19 @@ class Decision:
         }
 
 
+def met(before: Decision | None, now: Decision) -> Decision:
+    """The decision that a real scale-up met which is first seen in `now`.
+
+    What runs is held: a replica that came against a veto is granted in the tick in which it is seen. So where the tick
+    `before` said no to a demand, and to more than `now` does, it is that one.
+    """
+    if before is None or before.verdict not in (Verdict.VETO, Verdict.LIMITED):
+        return now
+    if before.granted is None or now.granted is None:
+        return now
+    return before if before.granted < now.granted else now
+
+
 @dataclass(frozen=True, slots=True)
 class PoolState:
     """One pool's VRAM at the plan's moment.
