@@ -99,6 +99,15 @@ def test_a_scale_up_against_a_veto_is_withheld_though_what_runs_is_granted() -> 
     ]
 
 
+def test_a_scale_up_that_nobody_asked_for_is_withheld_though_the_start_knows_no_scale_down() -> None:
+    account = replayed(
+        (decided(2, 2, 2), pool(5)),
+        (decided(7, 2, 7, Reason.SCALE_DOWN_WINDOW), pool(5)),
+        (decided(8, 8, 8), pool(5)),  # asked for in the same moment
+    ).services[E5]
+    assert account.withheld == [Withheld(START_S + STEP_S, 2, 7, 2, 5 * GIB, Reason.DEMAND)]
+
+
 def after(steps: int) -> float:
     return START_S + steps * STEP_S
 

@@ -59,7 +59,7 @@ class ServiceAccount:
         real_hours / granted_hours: replica-hours over the moments with an answer: replicas x time to the next moment.
         real_ups: scale-ups of the recorded autoscaler, those included that were withheld.
         vetoed_steps: moments with the verdict veto or limited. unknown_steps: moments without an answer.
-        withheld: scale-ups of the recorded autoscaler to more than was granted then, or vetoed right before.
+        withheld: scale-ups of the recorded autoscaler to more than was granted when they met it (`met`).
         ahead: scale-ups that were granted before the recorded autoscaler made them, or that it never made.
     """
 
