@@ -124,6 +124,19 @@ class Decision:
         }
 
 
+def met(before: Decision | None, now: Decision) -> Decision:
+    """The decision that a real scale-up met which is first seen in `now`.
+
+    What runs is held: a replica that came against a veto, or that nobody asked for while the scale-down window is
+    still unknown, is granted in the tick in which it is seen. Where `now` grants more for that alone, it is `before`.
+    """
+    if before is None or before.granted is None or now.granted is None or before.granted >= now.granted:
+        return now
+    was_barred = before.verdict in (Verdict.VETO, Verdict.LIMITED)
+    is_asked_for = now.demand is None or now.demand >= now.granted
+    return now if is_asked_for and not was_barred else before
+
+
 @dataclass(frozen=True, slots=True)
 class PoolState:
     """One pool's VRAM at the plan's moment.

@@ -262,6 +262,15 @@ def test_where_nothing_was_kept_nothing_is_left(tmp_path: Path, past: Past, prom
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_is_no_regular_file_is_not_replaced(tmp_path: Path, prometheus: FakePrometheus) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    refused = recorded(pipe, prometheus)
+    assert (refused.exit_code, refused.stderr) == (2, f"{pipe}: not a regular file\n")
+    assert list(tmp_path.iterdir()) == [pipe]
+    assert pipe.is_fifo()
+
+
 def test_now_is_the_moment_at_which_it_was_begun(
     tmp_path: Path, past: Past, prometheus: FakePrometheus, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -85,6 +85,29 @@ def test_withheld_are_real_scale_ups_above_the_grant_with_the_room_there_was() -
     ]
 
 
+def test_a_scale_up_against_a_veto_is_withheld_though_what_runs_is_granted() -> None:
+    account = replayed(
+        (decided(2, 3, 2, Reason.LOW_VRAM), pool(1, vetoed=True)),
+        (decided(3, 3, 3), pool(1, vetoed=True)),
+        (decided(3, 5, 4, Reason.NO_FIT), pool(5)),
+        (decided(4, 5, 4, Reason.NO_FIT), pool(5)),  # as many as the limit granted
+        (decided(5, 5, 5), pool(5)),
+    ).services[E5]
+    assert account.withheld == [
+        Withheld(START_S + STEP_S, 2, 3, 2, GIB, Reason.LOW_VRAM),
+        Withheld(START_S + 4 * STEP_S, 4, 5, 4, 5 * GIB, Reason.NO_FIT),
+    ]
+
+
+def test_a_scale_up_that_nobody_asked_for_is_withheld_though_the_start_knows_no_scale_down() -> None:
+    account = replayed(
+        (decided(2, 2, 2), pool(5)),
+        (decided(7, 2, 7, Reason.SCALE_DOWN_WINDOW), pool(5)),
+        (decided(8, 8, 8), pool(5)),  # asked for in the same moment
+    ).services[E5]
+    assert account.withheld == [Withheld(START_S + STEP_S, 2, 7, 2, 5 * GIB, Reason.DEMAND)]
+
+
 def after(steps: int) -> float:
     return START_S + steps * STEP_S
 

@@ -58,7 +58,7 @@ def test_the_first_screen_tells_the_night(open_page: OpenPage, night: tuple[Path
         "Free VRAM ran out at 00:10; our veto stood from 00:09, 33 minutes before the first request failed."
     )
     assert page.text("#verdict p") == (
-        "36 of 39 real scale-ups would have been withheld. When traffic grew by 63 % afterwards, "
+        "37 of 39 real scale-ups would have been withheld. When traffic grew by 63 % afterwards, "
         "e5 2→3 would have been granted at 05:59:45, 6 minutes before the real autoscaler."
     )
     page.wait_for(DRAWN)
@@ -277,6 +277,7 @@ def test_without_plotly_one_line_says_what_to_install(tmp_path: Path) -> None:
     ("where", "expected"),
     [
         pytest.param("/none/r.html", "/none/r.html: no such directory\n", id="no folder"),
+        pytest.param("/", "/: not a regular file\n", id="a folder"),
         pytest.param("-", "vram-scaler replay: --report: it takes the name of a file\n", id="standard output"),
     ],
 )

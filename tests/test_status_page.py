@@ -474,6 +474,20 @@ def test_no_service_is_no_all_clear() -> None:
 
 
 @pytest.mark.parametrize(
+    ("vetoed", "expected"),
+    [
+        pytest.param(False, ("Every service gets what it needs (1).", "good"), id="room"),
+        pytest.param(True, ("Every service has what it needs (1); no scale-up in default.", "bad"), id="veto"),
+    ],
+)
+def test_a_full_pool_is_no_all_clear(vetoed: bool, expected: tuple[str, str]) -> None:
+    state = PoolState("default", 1.0, 2.0, None, None, vetoed, None, 1)
+    plan = replace(fleet_plan(decision()), pools={"default": state})
+    page = overview(Epoch(plan, 0.0), LastHour(15.0), {})
+    assert (page.verdict, page.tone) == expected
+
+
+@pytest.mark.parametrize(
     ("seconds", "expected"), [(45, "45 s"), (90, "2 min"), (7140, "119 min"), (8460, "2 h 21 min")]
 )
 def test_times_for_people(seconds: float, expected: str) -> None:

@@ -103,7 +103,14 @@ def report(context: click.Context, __: click.Parameter, value: str | None) -> st
         raise Unusable(str(missing)) from None
     if not Path(value).absolute().parent.is_dir():
         raise Unusable(f"{value}: no such directory")
+    refuse_irregular(value)
     return value
+
+
+def refuse_irregular(path: str) -> None:
+    """What is written is put in its place by a rename, which would replace /dev/null itself, or fail at the end."""
+    if Path(path).exists() and not Path(path).is_file():
+        raise Unusable(f"{path}: not a regular file")
 
 
 def say_written(path: str, size_bytes: int) -> None:

@@ -26,6 +26,7 @@ from scaler.cli.options import (
     is_relative,
     manifests_option,
     prometheus_option,
+    refuse_irregular,
     start_option,
     step_option,
 )
@@ -87,6 +88,7 @@ def record_command(
     if source is None:
         raise click.UsageError("no Prometheus: it takes --prometheus URL, or --config with a prometheus section")
     evaluate_triggers(source, services)
+    refuse_irregular(output)
     path = Path(output)
     span = _in_milliseconds(time_range(start, end, step, settings, None))
     if is_relative():

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from scaler.decision import Decision, Reason, Verdict
+from scaler.decision import Decision, Reason, Verdict, met
 from scaler.policy import ServiceKey
 
 Outcome = Literal["followed", "withdrawn", "open"]
@@ -59,7 +59,7 @@ class ServiceAccount:
         real_hours / granted_hours: replica-hours over the moments with an answer: replicas x time to the next moment.
         real_ups: scale-ups of the recorded autoscaler, those included that were withheld.
         vetoed_steps: moments with the verdict veto or limited. unknown_steps: moments without an answer.
-        withheld: scale-ups of the recorded autoscaler to more than was granted then.
+        withheld: scale-ups of the recorded autoscaler to more than was granted when they met it (`met`).
         ahead: scale-ups that were granted before the recorded autoscaler made them, or that it never made.
     """
 
@@ -85,6 +85,7 @@ class ServiceAccount:
         if self.last is not None and self.last.granted is not None:
             self.real_hours += gap_h * (was or 0)
             self.granted_hours += gap_h * (was_granted or 0)
+        told = met(self.last, decision)
         self.last = decision
         replicas, granted = decision.replicas, decision.granted
         if replicas is None or granted is None:
@@ -98,9 +99,9 @@ class ServiceAccount:
                 self.first_veto_s = decision.time_s
         if was is not None and replicas > was:
             self.real_ups += 1
-        if was is not None and replicas > max(was, granted):
-            reason = decision.reasons[0] if decision.reasons else Reason.DEMAND
-            self.withheld.append(Withheld(decision.time_s, was, replicas, granted, free_bytes, reason))
+        if was is not None and told.granted is not None and replicas > max(was, told.granted):
+            reason = told.reasons[0] if told.reasons else Reason.DEMAND
+            self.withheld.append(Withheld(decision.time_s, was, replicas, told.granted, free_bytes, reason))
         self._compare(decision.time_s, replicas, granted, free_bytes)
 
     def _compare(self, time_s: float, replicas: int, granted: int, free_bytes: float | None) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from scaler.decision import Decision
+from scaler.decision import Decision, met
 from scaler.planning.memory import Memory
 from scaler.policy import FleetPolicy, ServiceKey, ServicePolicy
 from scaler.serving.history import Planner
@@ -55,21 +55,23 @@ class ShadowAccount:
 
     Attributes:
         ticks: by agreement with the replicas that ran.
-        scale_ups: what the real autoscaler scaled up, by whether as many would have been granted once it had.
+        scale_ups: what the real autoscaler scaled up, by whether as many were granted when it did (`met`).
     """
 
     ticks: Counter[Agreement] = field(default_factory=Counter)
     scale_ups: Counter[ScaleUp] = field(default_factory=Counter)
     _replicas: int | None = None
+    _last: Decision | None = None
 
     def add(self, decision: Decision) -> None:
         """One more tick."""
         self.ticks[agreement(decision)] += 1
         was, now = self._replicas, decision.replicas
+        told, self._last = met(self._last, decision), decision
         if was is not None and now is not None and now > was:
             outcome: ScaleUp = "unknown"
-            if decision.granted is not None:
-                outcome = "granted" if decision.granted >= now else "withheld"
+            if told.granted is not None:
+                outcome = "granted" if told.granted >= now else "withheld"
             self.scale_ups[outcome] += 1
         self._replicas = now if now is not None else was
 

@@ -86,7 +86,7 @@ def overview(epoch: Epoch, hour: LastHour, vetoed: Mapping[str, Since]) -> Overv
     pools = [pool_part(state, bars.get(name), hour, vetoed.get(name), plan.time_s, OPEN_CARDS)
              for name, state in plan.pools.items()]  # fmt: skip
     pools.sort(key=lambda each: each.tone != "bad")
-    verdict, tone = _in_a_sentence(decisions.values())
+    verdict, tone = _in_a_sentence(decisions.values(), [state.name for state in plan.pools.values() if state.vetoed])
     held = sum(decision.verdict in _HELD_BACK for decision in decisions.values())
     asked = epoch.grounds.asked_shadows if epoch.grounds is not None else ()
     texts = (f"{'/'.join(key)} is listed as a shadow, but KEDA asks about it: it is answered" for key in asked)
@@ -187,8 +187,8 @@ def _count(replicas: int | None) -> str:
     return "unknown" if replicas is None else str(replicas)
 
 
-def _in_a_sentence(decisions: Collection[Decision]) -> tuple[str, str]:
-    """How the services fare, and the tone of it."""
+def _in_a_sentence(decisions: Collection[Decision], barred: Sequence[str]) -> tuple[str, str]:
+    """How the services fare, and the tone of it; in the pools `barred` nothing may scale up."""
     if not decisions:
         return "No service is known yet. KEDA's first call for a ScaledObject makes it known.", "quiet"
     of = f"of {len(decisions)} services"
@@ -199,6 +199,8 @@ def _in_a_sentence(decisions: Collection[Decision]) -> tuple[str, str]:
         for each, what in ((held, "held back"), (silent, "without an answer"))
         if each
     ]
+    if not parts and barred:
+        return f"Every service has what it needs ({len(decisions)}); no scale-up in {', '.join(barred)}.", "bad"
     if not parts:
         return f"Every service gets what it needs ({len(decisions)}).", "good"
     return "; ".join(parts) + ".", "bad"
