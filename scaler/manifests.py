@@ -43,8 +43,9 @@ class _ScaledObject(NamedTuple):
     unplayable: str | None
 
 
-def read_services(paths: Sequence[str], operator: OperatorPolicy) -> Services:
+def read_services(paths: Sequence[str], operator: OperatorPolicy, namespace: str | None = None) -> Services:
     """The services of all ScaledObjects in these files (`-` is standard input), Lists and several documents included.
+    Those that name no namespace, as where kustomize gives it, are in `namespace`.
 
     Raises:
         BadPolicy: in one line: file, document, ScaledObject, key, value and range.
@@ -52,7 +53,7 @@ def read_services(paths: Sequence[str], operator: OperatorPolicy) -> Services:
     found: dict[ServiceKey, str] = {}
     services = Services({}, {}, [], [], [])
     for path in paths:
-        for scaled_object in _scaled_objects(path):
+        for scaled_object in _scaled_objects(path, namespace):
             origin, key = scaled_object.origin, scaled_object.key
             if key in found:
                 raise BadPolicy(f"{origin}: {key.namespace}/{key.name} stands already in {found[key]}")
@@ -78,7 +79,7 @@ def read_services(paths: Sequence[str], operator: OperatorPolicy) -> Services:
     return services
 
 
-def _scaled_objects(path: str) -> Iterator[_ScaledObject]:
+def _scaled_objects(path: str, namespace: str | None) -> Iterator[_ScaledObject]:
     name = "standard input" if path == STDIN else path
     found = False
     for number, document in enumerate(read_documents(path), start=1):
@@ -86,7 +87,7 @@ def _scaled_objects(path: str) -> Iterator[_ScaledObject]:
         for manifest in _flat(document, origin):
             if manifest.get("kind") == "ScaledObject":
                 found = True
-                yield _read(manifest, origin)
+                yield _read(manifest, origin, namespace)
     if not found:
         raise BadPolicy(f"{name}: no ScaledObject in it")
 
@@ -104,11 +105,13 @@ def _flat(document: Any, origin: str) -> list[Mapping[str, Any]]:
     return [_mapping(item, origin, f"items[{index}]") for index, item in enumerate(items)]
 
 
-def _read(manifest: Mapping[str, Any], origin: str) -> _ScaledObject:
+def _read(manifest: Mapping[str, Any], origin: str, default_namespace: str | None) -> _ScaledObject:
     about = _mapping(manifest.get("metadata"), origin, "metadata")
     name = _text(about.get("name"), origin, "metadata.name")
     origin_named = f"{origin}, ScaledObject {name}"
-    namespace = _text(about.get("namespace"), origin_named, "metadata.namespace")
+    if about.get("namespace") is None and default_namespace is None:
+        raise BadPolicy(f"{origin_named}: metadata.namespace: missing; give it with -n NAMESPACE")
+    namespace = _text(about.get("namespace", default_namespace), origin_named, "metadata.namespace")
     spec = _mapping(manifest.get("spec"), origin_named, "spec")
     target = _mapping(spec.get("scaleTargetRef"), origin_named, "spec.scaleTargetRef")
     triggers = spec.get("triggers")

@@ -59,6 +59,13 @@ def test_all_scaled_objects_of_a_file_are_read(tmp_path: Path, text: str) -> Non
     assert list(services.policies) == [("kserve-models", "e5"), ("kserve-models", "clip")]
 
 
+def test_a_manifest_that_names_no_namespace_is_in_the_one_that_is_given(tmp_path: Path) -> None:
+    """As kustomize and kubectl -n have it; one that names its own keeps it."""
+    text = f"{E5.replace(', namespace: kserve-models', '')}---\n{CLIP}"
+    services = read_services([written(tmp_path, text)], OperatorPolicy(), "team-a")
+    assert list(services.policies) == [("team-a", "e5"), ("kserve-models", "clip")]
+
+
 def test_several_files_and_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO(CLIP))
     services = read_services([written(tmp_path, E5), "-"], OperatorPolicy())

@@ -271,6 +271,16 @@ def test_what_is_no_regular_file_is_not_replaced(tmp_path: Path, prometheus: Fak
     assert pipe.is_fifo()
 
 
+def test_a_whole_recording_of_another_time_is_not_replaced(tmp_path: Path, prometheus: FakePrometheus) -> None:
+    path = tmp_path / "a.gz"
+    assert recorded(path, prometheus).exit_code == 0
+    before = path.read_bytes()
+    refused = recorded(path, prometheus, *WINDOW[:2], "--end", str(START_S + 600))
+    assert (refused.exit_code, "remove it, or take another name with -o" in refused.stderr) == (2, True)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_now_is_the_moment_at_which_it_was_begun(
     tmp_path: Path, past: Past, prometheus: FakePrometheus, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -30,6 +30,9 @@ ROOM, SHORT, OUT = pool(5), pool(1, vetoed=True), pool(0.01, vetoed=True)  # the
 FAILING = Flow(10, 8, 2)
 
 
+WITHHELD = "1 of 2 real scale-ups would have been withheld, because the service's own load did not ask."
+
+
 @pytest.mark.parametrize(
     ("moments", "expected"),
     [
@@ -77,7 +80,7 @@ def test_free_vram_and_failures(moments: list[tuple[Decision, PoolState, Flow]],
     [
         pytest.param([(2, 2), (2, 2)], "The real autoscaler scaled nothing up.", id="none"),
         pytest.param([(2, 2), (3, 3)], "The real scale-up would have been granted.", id="none withheld"),
-        pytest.param([(2, 2), (3, 2), (4, 4)], "1 of 2 real scale-ups would have been withheld.", id="one of two"),
+        pytest.param([(2, 2), (3, 2), (4, 4)], WITHHELD, id="one of two"),
     ],
 )
 def test_scale_ups(numbers: list[tuple[int, int]], expected: str) -> None:

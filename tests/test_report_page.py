@@ -58,8 +58,9 @@ def test_the_first_screen_tells_the_night(open_page: OpenPage, night: tuple[Path
         "Free VRAM ran out at 00:10; our veto stood from 00:09, 33 minutes before the first request failed."
     )
     assert page.text("#verdict p") == (
-        "37 of 39 real scale-ups would have been withheld. When traffic grew by 63 % afterwards, "
-        "e5 2→3 would have been granted at 05:59:45, 6 minutes before the real autoscaler."
+        "37 of 39 real scale-ups would have been withheld, 36 of these because the service's own load did not "
+        "ask. When traffic grew by 63 % afterwards, e5 2→3 would have been granted at 05:59:45, "
+        "6 minutes before the real autoscaler."
     )
     page.wait_for(DRAWN)
     plot = page.find(".plot")

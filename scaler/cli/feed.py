@@ -9,6 +9,7 @@ import click
 from pydantic import ValidationError
 
 from scaler.cli.faults import Unusable, warn
+from scaler.cli.options import given_namespace
 from scaler.explain import at
 from scaler.incident import RECORDING, SCALED_OBJECTS
 from scaler.manifests import Services, read_services
@@ -62,7 +63,7 @@ def services_of(manifests: tuple[str, ...], operator: OperatorPolicy, is_inciden
     """The services of these manifests; without any, those of the incident if that is what is played. Says what it
     doubts on standard error."""
     paths = manifests or ((str(SCALED_OBJECTS),) if is_incident else ())
-    services = read_services(paths, operator)
+    services = read_services(paths, operator, given_namespace())
     for text in services.warnings:
         warn(text)
     return services

@@ -22,7 +22,7 @@ _RFC_3339 = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(\.\d{1,9})?([Zz
 _UNIX = re.compile(r"\d{9,12}(\.\d{1,9})?", re.ASCII)  # from 1973 on: fewer digits are a mistyped year
 _RELATIVE = re.compile(r"now(?:-([0-9a-z.]{1,32}))?", re.ASCII)
 _LAST_MOMENT_S = 253_402_300_799.0  # 9999-12-31T23:59:59Z, the last that RFC 3339 can write
-_NOW, _IS_RELATIVE = "scaler.now", "scaler.relative-moment"
+_NOW, _IS_RELATIVE, _NAMESPACE = "scaler.now", "scaler.relative-moment", "scaler.namespace"
 _LEAST_STEP_S, _MOST_STEP_S = 0.5, 3600.0
 
 
@@ -142,9 +142,27 @@ step_option = click.option(
 def manifests_option(command: _Command) -> _Command:
     """`-f a.yaml b.yaml`, as a shell makes of `-f *.yaml`: what trails the first file without a flag is a file, too."""
     more = click.argument("more_manifests", nargs=-1, metavar="[FILE]...")
+    namespace = click.option(
+        "-n",
+        "--namespace",
+        metavar="NAME",
+        expose_value=False,
+        callback=_namespace,
+        help="Of manifests that name none, as kubectl's.",
+    )
     return click.option(
         "-f", "--filename", "manifests", multiple=True, metavar="FILE", help="ScaledObject manifests; - is stdin."
-    )(more(command))
+    )(namespace(more(command)))
+
+
+def _namespace(context: click.Context, _: click.Parameter, value: str | None) -> None:
+    context.meta[_NAMESPACE] = value
+
+
+def given_namespace() -> str | None:
+    """The --namespace of this call."""
+    namespace: str | None = click.get_current_context().meta.get(_NAMESPACE)
+    return namespace
 
 
 def all_manifests(manifests: tuple[str, ...], more: tuple[str, ...]) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from scaler.cli.options import (
     all_manifests,
     config_option,
     end_option,
+    given_namespace,
     is_relative,
     manifests_option,
     prometheus_option,
@@ -83,7 +84,7 @@ def record_command(
     """
     settings = load_settings(config)
     files = all_manifests(manifests, more_manifests)
-    services = read_services(files, settings)
+    services = read_services(files, settings, given_namespace())
     source = open_prometheus(settings, prometheus)
     if source is None:
         raise click.UsageError("no Prometheus: it takes --prometheus URL, or --config with a prometheus section")
@@ -93,8 +94,10 @@ def record_command(
     span = _in_milliseconds(time_range(start, end, step, settings, None))
     if is_relative():
         span = _begun(path, span)
+    header = _header(span, settings, source, services.baselines)
+    _refuse_another(path, header)
     try:
-        with RecordingWriter(path, _header(span, settings, source, services.baselines)) as writer:
+        with RecordingWriter(path, header) as writer:
             _record(source, writer, span)
     except OSError as error:
         raise Unusable(f"{output}: {error.strerror or error}") from None
@@ -154,6 +157,14 @@ def _header(span: Range, settings: Settings, source: PrometheusSource, baselines
         "queries": f"sha256 {hashlib.sha256(asked).hexdigest()[:16]}",
     }
     return RecordingHeader(*span, settings.timing, about)
+
+
+def _refuse_another(path: Path, header: RecordingHeader) -> None:
+    """A whole recording is put in the place of one of the same time only: Prometheus may have forgotten the other's."""
+    there = header_of(path)
+    if there is not None and (there.start_s, there.end_s) != (header.start_s, header.end_s):
+        times = f"{at(there.start_s)} to {at(there.end_s)}"
+        raise Unusable(f"{path}: holds the recording of {times}: remove it, or take another name with -o")
 
 
 def _begun(path: Path, span: Range) -> Range:

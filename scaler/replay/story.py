@@ -144,7 +144,11 @@ def _scaling(replay: Replay) -> str:
             if real > 1
             else "The real scale-up would have been granted."
         )
-    return f"{withheld} of {_count(real, 'real scale-up')} would have been withheld."
+    unasked, why = sum(each.reason is Reason.DEMAND for _, each in withheld_of(replay)), ""
+    if unasked:
+        which = f"{unasked} of these " if unasked < withheld else ""
+        why = f", {which}because the service's own load did not ask"
+    return f"{withheld} of {_count(real, 'real scale-up')} would have been withheld{why}."
 
 
 def _growth(replay: Replay, pool: PoolAccount) -> list[str]:
