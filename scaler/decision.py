@@ -92,8 +92,7 @@ class Steps(Sequence[Step]):
         return hash(self._all())
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """The answer for one ScaledObject. `granted` is None only with verdict `unknown`."""
 
     time_s: float

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import pytest
 
@@ -29,8 +28,7 @@ HOLD = Decision(
         Step("granted", 3.0, "replicas", "what KEDA is told"),
     ),
 )
-VETO = replace(
-    HOLD,
+VETO = HOLD._replace(
     demand=5,
     verdict=Verdict.VETO,
     reasons=(Reason.LOW_VRAM,),
@@ -45,25 +43,25 @@ VETO = replace(
     ("decision", "expected"),
     [
         pytest.param(HOLD, "hold at 3 (scale-down-window); demand 2, pool t4", id="hold above demand"),
-        pytest.param(replace(HOLD, demand=3), "hold at 3; demand 3, pool t4", id="hold at demand"),
+        pytest.param(HOLD._replace(demand=3), "hold at 3; demand 3, pool t4", id="hold at demand"),
         pytest.param(
-            replace(HOLD, demand=5, granted=5, verdict=Verdict.SCALE_UP),
+            HOLD._replace(demand=5, granted=5, verdict=Verdict.SCALE_UP),
             "scale up from 3 to 5; demand 5, pool t4",
             id="scale-up",
         ),
         pytest.param(
-            replace(HOLD, granted=2, verdict=Verdict.SCALE_DOWN, reasons=(Reason.DEMAND,)),
+            HOLD._replace(granted=2, verdict=Verdict.SCALE_DOWN, reasons=(Reason.DEMAND,)),
             "scale down from 3 to 2 (demand); demand 2, pool t4",
             id="scale-down",
         ),
         pytest.param(VETO, "scale-up vetoed (low-vram): stays at 3; demand 5, pool t4", id="veto"),
         pytest.param(
-            replace(VETO, granted=4, verdict=Verdict.LIMITED),
+            VETO._replace(granted=4, verdict=Verdict.LIMITED),
             "scale up from 3 to 4 only (low-vram); demand 5, pool t4",
             id="limited",
         ),
         pytest.param(
-            replace(HOLD, replicas=None, demand=None, granted=None, verdict=Verdict.UNKNOWN, reasons=(Reason.STALE,)),
+            HOLD._replace(replicas=None, demand=None, granted=None, verdict=Verdict.UNKNOWN, reasons=(Reason.STALE,)),
             "no answer (stale); KEDA gets UNAVAILABLE and the replicas stay as they are",
             id="unknown",
         ),
@@ -100,7 +98,7 @@ def test_steps_stand_in_columns_with_their_units() -> None:
 
 
 def test_zero_is_a_number() -> None:
-    idle = replace(HOLD, steps=(Step("in-flight", 0.0, "requests", "none"),))
+    idle = HOLD._replace(steps=(Step("in-flight", 0.0, "requests", "none"),))
     assert "  in-flight  0 requests  none" in explain(idle.as_json()).splitlines()
 
 
@@ -114,8 +112,7 @@ def test_the_counterfactual_is_said_and_what_would_change_it() -> None:
 
 
 def test_a_partial_grant_has_a_limit_and_contention_a_counterfactual_of_its_own() -> None:
-    limited = replace(
-        VETO,
+    limited = VETO._replace(
         granted=4,
         verdict=Verdict.LIMITED,
         reasons=(Reason.NO_FIT, Reason.CONTENDED),

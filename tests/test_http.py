@@ -10,7 +10,6 @@ import os
 import signal
 import socket
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from typing import NoReturn
 
 import aiohttp
@@ -137,7 +136,7 @@ async def test_one_decision_or_what_is_known(bench: Bench) -> None:
 )
 async def test_what_is_not_known_gets_near_misses_of_its_own_namespace(bench: Bench, path: str, expected: str) -> None:
     names = ["e5", "clip", *(f"bundle-{letter}" for letter in "abcdefg")]
-    secret = replace(decision("secret"), key=ServiceKey("vault", "secret"))
+    secret = decision("secret")._replace(key=ServiceKey("vault", "secret"))
     bench.publish(fleet_plan(*(decision(name) for name in names), secret))
     status, content_type, body = await bench.get(f"/v1/decisions/{path}")
     assert (status, content_type, json.loads(body)) == (404, "application/json", {"error": expected})

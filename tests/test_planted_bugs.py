@@ -62,7 +62,7 @@ def a_veto_shrinks(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def one_less(want: Any, *rest: Any) -> Decision:
         decision = real(want, *rest)
-        return replace(decision, granted=want.replicas - 1) if want.barrier is Reason.LOW_VRAM else decision
+        return decision._replace(granted=want.replicas - 1) if want.barrier is Reason.LOW_VRAM else decision
 
     monkeypatch.setattr(planning, "answer", one_less)
 
@@ -169,7 +169,7 @@ def silent_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     real = answering.answer
 
     def silent(*arguments: Any) -> Decision:
-        return replace(real(*arguments), reasons=(Reason.DEMAND,))
+        return real(*arguments)._replace(reasons=(Reason.DEMAND,))
 
     monkeypatch.setattr(planning, "answer", silent)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -46,7 +45,7 @@ def replayed(
     replay = Replay(max_changes)
     for number, (decision, state) in enumerate(moments):
         time_s = START_S + number * STEP_S
-        replay.add(FleetPlan(time_s, {E5: replace(decision, time_s=time_s)}, {"t4": state}, problems))
+        replay.add(FleetPlan(time_s, {E5: decision._replace(time_s=time_s)}, {"t4": state}, problems))
     return replay
 
 
@@ -256,7 +255,7 @@ def test_the_tables_say_what_happened() -> None:
 def test_a_replay_over_days_names_the_day() -> None:
     replay = Replay(None)
     for time_s in (START_S, START_S + 86400):
-        replay.add(FleetPlan(time_s, {E5: replace(decided(2, 2, 2), time_s=time_s)}, {"t4": pool(5)}))
+        replay.add(FleetPlan(time_s, {E5: decided(2, 2, 2)._replace(time_s=time_s)}, {"t4": pool(5)}))
     assert "06-18 00:00:00" in printed(replay)
 
 

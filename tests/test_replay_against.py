@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -31,7 +30,7 @@ def compared(*moments: tuple[int, int]) -> Comparison:
         plans = []
         for each in granted:
             reason = Reason.DEMAND if each == 3 else Reason.LOW_VRAM
-            decision = replace(decided(2, 3, each, reason), time_s=after(number))
+            decision = decided(2, 3, each, reason)._replace(time_s=after(number))
             plans.append(FleetPlan(after(number), {E5: decision}, {"t4": ROOM if each == 3 else TIGHT}))
         comparison.add(plans[0], plans[1])
     return comparison

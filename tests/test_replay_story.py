@@ -22,7 +22,7 @@ def told(*moments: tuple[Decision, PoolState, Flow]) -> Replay:
     replay = Replay(None)
     for minute, (decision, state, flow) in enumerate(moments):
         time_s = START_S + minute * MINUTE_S
-        replay.add(FleetPlan(time_s, {E5: replace(decision, time_s=time_s)}, {"t4": state}), {"t4": flow})
+        replay.add(FleetPlan(time_s, {E5: decision._replace(time_s=time_s)}, {"t4": state}), {"t4": flow})
     return replay
 
 
@@ -126,7 +126,7 @@ def test_what_was_not_seen_is_not_said_to_be_nothing() -> None:
     replay = Replay(None)
     for number, state in enumerate((ROOM, SHORT)):
         time_s = START_S + number * MINUTE_S
-        nothing = replace(decided(None, None, None, Reason.MISSING), time_s=time_s)
+        nothing = decided(None, None, None, Reason.MISSING)._replace(time_s=time_s)
         replay.add(FleetPlan(time_s, {E5: nothing}, {"t4": state}))
     assert verdict(replay) == [
         "Free VRAM fell below the low watermark at 00:01; whether requests failed for it could not be seen.",
@@ -139,7 +139,7 @@ def test_of_several_pools_the_one_that_was_short_leads_and_is_named() -> None:
     for number, state in enumerate((ROOM, SHORT)):
         time_s = START_S + number * MINUTE_S
         made = FleetPlan(
-            time_s, {E5: replace(HOLD, time_s=time_s)}, {"roomy": replace(ROOM, name="roomy"), "t4": state}
+            time_s, {E5: HOLD._replace(time_s=time_s)}, {"roomy": replace(ROOM, name="roomy"), "t4": state}
         )
         replay.add(made, {"roomy": FAILING, "t4": NOTHING})
     assert verdict(replay)[0] == "Free VRAM of pool t4 fell below the low watermark at 00:01; no request failed for it."

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -97,7 +96,7 @@ def test_counts_keep_their_changes_and_spans_their_ends() -> None:
 def test_decisions_are_kept_where_they_changed() -> None:
     kept = Kept()
     hold, veto = decided(2, 2, 2), decided(2, 3, 2, Reason.LOW_VRAM)
-    for at, decision in enumerate([hold, hold, veto, veto, replace(veto, demand=4), hold]):
+    for at, decision in enumerate([hold, hold, veto, veto, veto._replace(demand=4), hold]):
         kept.add(at, decision)
     assert [told.at for told in kept.tellings] == [0, 2, 4, 5]
     assert "scale-up vetoed (low-vram): stays at 2; demand 3" in kept.tellings[1].headline
@@ -146,8 +145,8 @@ def test_who_changes_most_lets_go_first(monkeypatch: pytest.MonkeyPatch) -> None
     drawing, steps = Drawing([policy], 100), 100
     for step in range(steps):
         made = {
-            restless: replace(decided(1, 2 + step % 2, 1, Reason.LOW_VRAM), key=restless),
-            calm: replace(decided(1, 2 + step // 10, 1, Reason.LOW_VRAM), key=calm),
+            restless: decided(1, 2 + step % 2, 1, Reason.LOW_VRAM)._replace(key=restless),
+            calm: decided(1, 2 + step // 10, 1, Reason.LOW_VRAM)._replace(key=calm),
         }
         drawing.add(Snapshot(float(step)), [FleetPlan(float(step), made)], Memory())
     kept = {key.name: each.sides[0].told for key, each in drawing.services.items()}

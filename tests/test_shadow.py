@@ -285,7 +285,7 @@ def test_scale_ups_of_the_autoscaler_that_acts(
 
 def test_a_scale_up_against_a_veto_is_withheld_though_what_runs_is_granted() -> None:
     account = ShadowAccount()
-    account.add(replace(decision(replicas=2, granted=2), demand=3, verdict=Verdict.VETO))
+    account.add(decision(replicas=2, granted=2)._replace(demand=3, verdict=Verdict.VETO))
     account.add(decision(replicas=3, granted=3))
     assert dict(account.scale_ups) == {"withheld": 1}
 

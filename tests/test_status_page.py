@@ -173,8 +173,8 @@ def test_hostile_names_stay_text(open_page: OpenPage) -> None:
     snap = Snapshot(START_S, {}, {CardKey(HOSTILE): shown})
     hostile_key = ServiceKey(HOSTILE, HOSTILE)
     step = Step(HOSTILE, 1.0, HOSTILE, HOSTILE)
-    hostile = replace(
-        decision(steps=(step,)), key=hostile_key, pool="default", verdict=Verdict.VETO, reasons=(Reason.LOW_VRAM,)
+    hostile = decision(steps=(step,))._replace(
+        key=hostile_key, pool="default", verdict=Verdict.VETO, reasons=(Reason.LOW_VRAM,)
     )
     state = PoolState("default", 3 * GIB, 1 * GIB, 2 * GIB, CardKey(HOSTILE), True, START_S, 1)
     with served(FakeSource(lambda _: snap), SETTLED) as running:
@@ -449,7 +449,7 @@ def test_cards_stand_by_what_they_have_left_and_unseen_ones_before_all() -> None
 
 def test_services_stand_by_what_they_lack() -> None:
     def of(name: str, verdict: Verdict, demand: int, granted: int) -> Decision:
-        return replace(decision(name, granted, verdict=verdict), demand=demand)
+        return decision(name, granted, verdict=verdict)._replace(demand=demand)
 
     held = [
         of("b-lacks-1", Verdict.LIMITED, 3, 2),

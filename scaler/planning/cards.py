@@ -59,7 +59,7 @@ class ShortCards(NamedTuple):
     any_is_short: bool
 
     def host(self, workload: WorkloadKey) -> bool:
-        return workload in self.workloads or (self.any_is_short and workload not in self.named)
+        return self.any_is_short and (workload in self.workloads or workload not in self.named)
 
 
 def short_cards(cards: PoolCards, operator: OperatorPolicy) -> ShortCards:

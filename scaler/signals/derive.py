@@ -114,21 +114,22 @@ def derive(
     is_carried = floor_replicas > 0.0 and lesson(time_s, reading, stable, operator) is not None
 
     futile = futility(reading, flow_now, carried, cards, operator.timing.stale_after_s)
+    # By position: named, a tuple of 14 takes twice as long, for each workload at every tick.
     moment = Moment(
-        time_s=time_s,
-        inflight=fresh,
-        own_ratio=own_ratio,
-        carried_floor=floor_replicas,
-        carried_by=(reading.ready_replicas or 0) if is_carried else 0,
-        queued=min(reading.queued or 0.0, fresh),
-        gpu_busy=reading.gpu_busy or 0.0,
-        fresh_per_s=flow.fresh_per_s if flow is not None else None,
-        spec_replicas=reading.spec_replicas,
-        ready_replicas=reading.ready_replicas or 0,
-        is_whole=covers_all_pods(reading),
-        on_short_card=on_short_card,
-        oom_confirmed=oom_confirmed,
-        is_held=futile is not None,
+        time_s,
+        fresh,
+        own_ratio,
+        floor_replicas,  # carried_floor
+        (reading.ready_replicas or 0) if is_carried else 0,  # carried_by
+        min(reading.queued or 0.0, fresh),
+        reading.gpu_busy or 0.0,
+        flow.fresh_per_s if flow is not None else None,
+        reading.spec_replicas,
+        reading.ready_replicas or 0,
+        covers_all_pods(reading),  # is_whole
+        on_short_card,
+        oom_confirmed,
+        futile is not None,  # is_held
     )
     return Derivation(moment, flows, stable, burst, flow, needed, is_shared and bool(carried.lessons), futile)
 
