@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import accumulate
 
 from scaler.planning.cards import level_bytes, slots_of
 from scaler.planning.footprints import Footprints
-from scaler.planning.headroom import UNLIMITED, Room
+from scaler.planning.headroom import UNLIMITED, Node, Pods, Room
 from scaler.planning.supply import Supply
 from scaler.policy import PoolPolicy
 from scaler.signals.footprint import CardClass, card_class
@@ -38,23 +39,50 @@ def rooms(
         open_slots = UNLIMITED if slots is None else max(0, slots - sum(card.pods.values()))
         if free is None or low is None:
             if pool.blind == "allow":
-                found.append(Room(kind, math.inf, open_slots, open_slots, key=key))
+                found.append(Room(kind, math.inf, open_slots, open_slots, key=key, node=card.node))
             continue
         if not open_slots and not any(going.get(workload, 0) > 0 for workload in card.pods):
-            found.append(Room(kind, 0.0, 0, 0, key=key))  # nothing can land here
+            found.append(Room(kind, 0.0, 0, 0, key=key, node=card.node))  # nothing can land here
             continue
         room = free - _growth_bytes(card, kind, free, footprints, starting)
         if slots == 1:
-            found.append(Room(kind, room, open_slots, open_slots, False, key))
+            found.append(Room(kind, room, open_slots, open_slots, False, key, card.node))
             continue
-        found.append(Room(kind, room - low, open_slots, open_slots, key=key))
+        found.append(Room(kind, room - low, open_slots, open_slots, key=key, node=card.node))
         if going and open_slots != UNLIMITED:
             freed = _freed_bytes(card, kind, footprints.totals[kind] - free, footprints, going)
             for gone, freed_bytes in enumerate(freed, start=1):
-                found.append(Room(kind, room - low + freed_bytes, open_slots + gone, 0))
+                found.append(Room(kind, room - low + freed_bytes, open_slots + gone, 0, key=key, node=card.node))
     if not found and pool.blind == "allow":
         found.append(Room(card_class("", None), math.inf, UNLIMITED, UNLIMITED))
     return found
+
+
+def nodes(
+    cards: Iterable[tuple[CardKey, CardReading]], pool: PoolPolicy, going: Mapping[WorkloadKey, int]
+) -> dict[str, Node]:
+    """The nodes by name, as a scheduler sees them that goes by pods: with the cards that cannot be seen, without those
+    of no known node. Each node, and each card, may lose all of its pods that may go, and be the emptiest then."""
+    on_nodes = dict[str, dict[CardKey, CardReading]]()
+    for key, card in cards:
+        if card.node:
+            on_nodes.setdefault(card.node, {})[key] = card
+    return {
+        node: Node(
+            _pods(on_node.values(), pool, going), {key: _pods([card], pool, going) for key, card in on_node.items()}
+        )
+        for node, on_node in on_nodes.items()
+    }
+
+
+def _pods(cards: Collection[CardReading], pool: PoolPolicy, going: Mapping[WorkloadKey, int]) -> Pods:
+    there = sum((Counter(card.pods) for card in cards), Counter[WorkloadKey]())
+    open_slots = 0
+    for card in cards:
+        slots = slots_of(card, pool)
+        open_slots += UNLIMITED if slots is None else max(0, slots - sum(card.pods.values()))
+    staying = sum(count - min(count, going.get(workload, 0)) for workload, count in there.items())
+    return Pods(there.total(), staying, open_slots)
 
 
 def _freed_bytes(

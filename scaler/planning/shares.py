@@ -10,10 +10,10 @@ from typing import NamedTuple
 from scaler.decision import Step, StepMaker
 from scaler.planning.arbitration import Claim, Share, arbitrate
 from scaler.planning.footprints import extra_bytes, footprints_of
-from scaler.planning.headroom import Headroom, Need, headroom
+from scaler.planning.headroom import Headroom, Need, Node, headroom
 from scaler.planning.memory import Memory
 from scaler.planning.promises import promised, told_less
-from scaler.planning.rooms import rooms, unplaced
+from scaler.planning.rooms import nodes, rooms, unplaced
 from scaler.planning.supply import NO_SUPPLY, STARTING_S, Supply, supply
 from scaler.planning.wants import Want
 from scaler.policy import FleetPolicy, PoolPolicy, ServiceKey, ServicePolicy
@@ -110,10 +110,19 @@ class _Outstanding:
             for each in (self._supplies[w],)
         }
         self._rooms = rooms(cards, pool, self._footprints, placed, going, stale_after_s)
+        self._placement, self._nodes, self._unseen = pool.placement, dict[str, Node](), 0
+        if pool.placement == "spread":
+            # Where a replica takes several cards, how many pods a node has cannot be read off its cards.
+            self._placement = "spread" if max(self._cards.values(), default=1) == 1 else "worst"
+            self._nodes = nodes(cards, pool, going)
+            # They may sit on any node, and make others the emptiest: starting ones that land yet are outstanding.
+            seen = self._places
+            self._unseen = sum(max(0, each.lately - seen.get(w, 0)) for w, each in self._supplies.items())
+            self._unseen -= sum(self._roaming.values())
 
     def started(self) -> Headroom:
         """The room with all replicas in it that have started, are not resident, and sit on no card yet."""
-        room = headroom(self._pool.placement, self._rooms, self._pool.pending_replicas)
+        room = headroom(self._placement, self._rooms, self._pool.pending_replicas, self._nodes, self._unseen)
         room.occupy(self._hidden)
         for workload, replicas in self._roaming.items():
             room.add(self._reserved(workload), replicas)
@@ -181,7 +190,7 @@ class _Outstanding:
                 text += f"; {count} {what}"
         if share.others:
             text += "; more would fit but for others' claims"
-        return Step("fitting", share.granted - claim.replicas, "replicas", f"{text} (placement {self._pool.placement})")
+        return Step("fitting", share.granted - claim.replicas, "replicas", f"{text} (placement {self._placement})")
 
     def _promised(self, key: ServiceKey, service: ServicePolicy) -> int:
         workload = service.workload(key)
