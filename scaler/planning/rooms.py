@@ -9,7 +9,8 @@ from itertools import accumulate
 
 from scaler.planning.cards import level_bytes, slots_of
 from scaler.planning.footprints import Footprints
-from scaler.planning.headroom import UNLIMITED, Node, Pods, Room
+from scaler.planning.headroom import UNLIMITED, Room
+from scaler.planning.spread import Node, Nodes, Pods
 from scaler.planning.supply import Supply
 from scaler.policy import PoolPolicy
 from scaler.signals.footprint import CardClass, card_class
@@ -59,20 +60,22 @@ def rooms(
 
 
 def nodes(
-    cards: Iterable[tuple[CardKey, CardReading]], pool: PoolPolicy, going: Mapping[WorkloadKey, int]
-) -> dict[str, Node]:
-    """The nodes by name, as a scheduler sees them that goes by pods: with the cards that cannot be seen, without those
-    of no known node. Each node, and each card, may lose all of its pods that may go, and be the emptiest then."""
-    on_nodes = dict[str, dict[CardKey, CardReading]]()
+    cards: Iterable[tuple[CardKey, CardReading]], pool: PoolPolicy, going: Mapping[WorkloadKey, int], unseen: int
+) -> Nodes:
+    """The nodes as a scheduler sees them that goes by pods: with the cards that cannot be seen, without those of no
+    known node. Each node, and each card, may lose all of its pods that may go, and be the emptiest then."""
+    found = dict[str, dict[CardKey, CardReading]]()
     for key, card in cards:
         if card.node:
-            on_nodes.setdefault(card.node, {})[key] = card
-    return {
-        node: Node(
-            _pods(on_node.values(), pool, going), {key: _pods([card], pool, going) for key, card in on_node.items()}
-        )
-        for node, on_node in on_nodes.items()
-    }
+            found.setdefault(card.node, {})[key] = card
+    on_cards = {key: _pods([card], pool, going) for node in found.values() for key, card in node.items()}
+    return Nodes(
+        {
+            name: Node(_pods(node.values(), pool, going), {key: on_cards[key] for key in node})
+            for name, node in found.items()
+        },
+        unseen,
+    )
 
 
 def _pods(cards: Collection[CardReading], pool: PoolPolicy, going: Mapping[WorkloadKey, int]) -> Pods:
