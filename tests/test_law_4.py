@@ -12,7 +12,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from scaler.planning import shares
+from scaler.planning import shares, spread
 from scaler.planning.headroom import Need, Room
 from scaler.planning.plan import plan
 from scaler.planning.supply import supply
@@ -150,8 +150,14 @@ def holds(story: Story) -> None:
 
 # The same stories each time. Whoever changes the core hunts through thousands: max_examples, and no derandomize.
 @settings(max_examples=300, derandomize=True, database=None, deadline=None)
-@given(stories())
+@given(stories(["worst"]))
 def test_law_4_no_byte_is_promised_twice(story: Story) -> None:
+    holds(story)
+
+
+@settings(max_examples=300, derandomize=True, database=None, deadline=None)
+@given(stories(["spread"]))
+def test_law_4_no_byte_is_promised_twice_where_pods_are_spread(story: Story) -> None:
     holds(story)
 
 
@@ -225,16 +231,25 @@ def sum_of_free_instead_of_each_card(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shares, "headroom", SumOfFree)
 
 
+def one_fewer_reaches_a_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A card is taken to be out of reach of the replica that is the first to reach it, and so on."""
+    real = spread._Fill.landing
+    monkeypatch.setattr(spread._Fill, "landing", lambda *arguments: real(*arguments) + 1)
+
+
 @pytest.mark.parametrize(
-    "plant",
+    ("plant", "placements"),
     [
-        pytest.param(reservations_switched_off, id="reservations switched off"),
-        pytest.param(footprints_at_the_mean, id="footprints at the mean"),
-        pytest.param(sum_of_free_instead_of_each_card, id="sum of free"),
+        pytest.param(reservations_switched_off, PLACEMENTS, id="reservations switched off"),
+        pytest.param(footprints_at_the_mean, PLACEMENTS, id="footprints at the mean"),
+        pytest.param(sum_of_free_instead_of_each_card, PLACEMENTS, id="sum of free"),
+        pytest.param(one_fewer_reaches_a_card, ["spread"], id="spread: one fewer reaches a card"),
     ],
 )
-def test_the_property_finds_it(plant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_property_finds_it(
+    plant: Callable[[pytest.MonkeyPatch], None], placements: list[Placement], monkeypatch: pytest.MonkeyPatch
+) -> None:
     plant(monkeypatch)
     hunt = settings(max_examples=2000, database=None, derandomize=True, phases=[Phase.generate], deadline=None)
     with pytest.raises(AssertionError, match="low watermark"):
-        hunt(given(stories())(holds))()
+        hunt(given(stories(placements))(holds))()

@@ -6,16 +6,17 @@ Cards have 15 GiB and a low watermark of 10 %: 1.5 GiB. Service a runs one repli
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import NamedTuple
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from scaler.decision import Decision
+from scaler.planning import spread as spreading
 from scaler.planning.headroom import UNLIMITED, Need, Room, Roomiest, Worst
 from scaler.planning.spread import Node, Nodes, Pods, Spread
 from scaler.policy import OperatorPolicy, Placement
@@ -393,12 +394,10 @@ def emptiest(spots: Sequence[Spot]) -> list[int]:
     return [index for index in found if spots[index].pods == least[spots[index].node]]
 
 
-@settings(max_examples=200, deadline=None)
-@given(st.lists(SPOTS, max_size=4), st.lists(st.integers(0, 4), min_size=1, max_size=3), st.integers(0, 1))
-def test_spread_fits_what_fits_wherever_such_a_scheduler_puts_it(
-    spots: list[Spot], sizes: list[int], unseen: int
-) -> None:
-    """And no less, where all pods are seen and stay."""
+SPREADS = given(st.lists(SPOTS, max_size=4), st.lists(st.integers(0, 4), min_size=1, max_size=3), st.integers(0, 1))
+
+
+def fits_what_is_safe(spots: list[Spot], sizes: list[int], unseen: int) -> None:
     spread = spread_of(spots, 9, unseen)
     needs = [Need({BIG: float(size)}, 1, {}) for size in sizes]
     for need in needs[:-1]:
@@ -409,6 +408,39 @@ def test_spread_fits_what_fits_wherever_such_a_scheduler_puts_it(
         assert fits == safe
     spread.add(needs[-1])
     assert spread.is_whole() == fits
+
+
+@settings(max_examples=200, deadline=None)
+@SPREADS
+def test_spread_fits_what_fits_wherever_such_a_scheduler_puts_it(
+    spots: list[Spot], sizes: list[int], unseen: int
+) -> None:
+    """And no less, where all pods are seen and stay."""
+    fits_what_is_safe(spots, sizes, unseen)
+
+
+def pods_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nodes and cards that pods may leave are taken to be as full as they are."""
+    real = spreading._Fill.landing
+    monkeypatch.setattr(
+        spreading._Fill, "landing", lambda fill, place, k: real(fill, place._replace(staying=place.there), k)
+    )
+
+
+def all_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pods that no card names are taken to sit nowhere."""
+    real = Nodes.outstanding
+    monkeypatch.setattr(Nodes, "outstanding", lambda nodes, *rest: real(Nodes(nodes._nodes, 0), *rest))
+
+
+@pytest.mark.parametrize(
+    "plant", [pytest.param(pods_stay, id="pods stay"), pytest.param(all_are_seen, id="all are seen")]
+)
+def test_the_enumeration_finds_it(plant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(monkeypatch)
+    hunt = settings(max_examples=2000, database=None, derandomize=True, phases=[Phase.generate], deadline=None)
+    with pytest.raises(AssertionError):
+        hunt(SPREADS(fits_what_is_safe))()
 
 
 @given(st.lists(SPOTS, min_size=1, max_size=5), st.lists(st.integers(0, 4), max_size=5), st.integers(1, 5), st.data())
