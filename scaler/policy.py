@@ -152,8 +152,8 @@ class PoolPolicy(Section):
     )
     placement: Placement = Field(
         "worst",
-        description="where a new replica is taken to land: worst (any card with a free slot), spread (the nodes with the "
-        "fewest pods first, and on them such cards) or roomiest (a scheduler that sees VRAM)",
+        description="where a new replica is taken to land: worst (any card with a free slot), spread (the nodes with "
+        "the fewest pods first, and on them such cards) or roomiest (a scheduler that sees VRAM)",
     )
     pending_replicas: Count = Field(
         0, ge=0, le=10_000, description="replicas granted beyond the free slots, for nodes to be added; 0 to 10000"

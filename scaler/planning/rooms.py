@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import accumulate
 
 from scaler.planning.cards import level_bytes, slots_of
@@ -78,14 +77,16 @@ def nodes(
     )
 
 
-def _pods(cards: Collection[CardReading], pool: PoolPolicy, going: Mapping[WorkloadKey, int]) -> Pods:
-    there = sum((Counter(card.pods) for card in cards), Counter[WorkloadKey]())
-    open_slots = 0
+def _pods(cards: Iterable[CardReading], pool: PoolPolicy, going: Mapping[WorkloadKey, int]) -> Pods:
+    there, open_slots = dict[WorkloadKey, int](), 0
     for card in cards:
         slots = slots_of(card, pool)
         open_slots += UNLIMITED if slots is None else max(0, slots - sum(card.pods.values()))
-    staying = sum(count - min(count, going.get(workload, 0)) for workload, count in there.items())
-    return Pods(there.total(), staying, open_slots)
+        for workload, count in card.pods.items():
+            there[workload] = there.get(workload, 0) + count
+    pods = sum(there.values())
+    leaving = sum(min(there[workload], going[workload]) for workload in there.keys() & going.keys())
+    return Pods(pods, pods - leaving, open_slots)
 
 
 def _freed_bytes(
