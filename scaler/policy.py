@@ -65,7 +65,7 @@ PoolName = Annotated[str, _name("the name of a pool", 63, "")]
 KubernetesName = Annotated[str, _name("a Kubernetes name", 253, ".")]
 DeploymentName = Annotated[str, _name("the name of a Deployment", 253, ".")]
 WatermarkOf = Literal["tightest-placeable", "tightest", "percentile", "sum"]
-Placement = Literal["worst", "roomiest"]
+Placement = Literal["worst", "spread", "roomiest"]
 
 
 class Timing(Section):
@@ -152,8 +152,8 @@ class PoolPolicy(Section):
     )
     placement: Placement = Field(
         "worst",
-        description="where a new replica is taken to land: worst (any card with a free slot) or roomiest (a scheduler "
-        "that sees VRAM)",
+        description="where a new replica is taken to land: worst (any card with a free slot), spread (the nodes with "
+        "the fewest pods first, and on them such cards) or roomiest (a scheduler that sees VRAM)",
     )
     pending_replicas: Count = Field(
         0, ge=0, le=10_000, description="replicas granted beyond the free slots, for nodes to be added; 0 to 10000"

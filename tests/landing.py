@@ -7,13 +7,14 @@ and says after every tick which cards are below their low watermark because of a
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple, TypeVar
 
 from scaler.decision import Decision, FleetPlan
 from scaler.planning.memory import Memory
-from scaler.policy import FleetPolicy, OperatorPolicy
+from scaler.policy import FleetPolicy, OperatorPolicy, Placement
 from scaler.quantity import GIB
 from scaler.snapshot import CardKey, CardReading, HeldVram, Snapshot, WorkloadKey, WorkloadReading
 from tests.fleet import START_S, TICK_S, policy, reading, workload
@@ -111,7 +112,11 @@ class Landing:
     """The fleet, its clock in ticks, and the plans that it was given.
 
     Attributes:
-        is_worst: a replica lands on the card with a free slot that will be the fullest; else on a drawn one.
+        placement: which cards the scheduler may choose: any with a free slot, or with spread those with the fewest pods
+            of the nodes with the fewest, among those with a free slot.
+        is_worst: of these a replica lands on the card that will be the fullest; else on a drawn one.
+        nodes: each place's node; default: one of its own.
+        counts_leaving: a node's pods that are told to end count until they are gone.
         card_age_ticks / replicas_age_ticks: so old are the readings of cards and of replicas.
         names_starting: cards name a pod from its landing on; else only once it holds VRAM.
         crossings: one line for each card and tick below the watermark because of a grant.
@@ -126,7 +131,10 @@ class Landing:
         choices: Choices,
         planner: Planner,
         *,
+        placement: Placement = "worst",
         is_worst: bool = True,
+        nodes: Sequence[int] | None = None,
+        counts_leaving: bool = True,
         card_age_ticks: int = 0,
         replicas_age_ticks: int = 0,
         names_starting: bool = True,
@@ -134,6 +142,8 @@ class Landing:
         self.places, self.services, self.choices, self._planner = places, services, choices, planner
         self.policy = policy(operator, **{each.name: each.trigger() for each in services})
         self.is_worst, self.names_starting = is_worst, names_starting
+        self.placement, self.counts_leaving = placement, counts_leaving
+        self.nodes = nodes if nodes is not None else range(len(places))
         self._card_age_ticks, self._replicas_age_ticks = card_age_ticks, replicas_age_ticks
         self.now = 0
         self.pods: list[Pod] = []
@@ -293,12 +303,52 @@ class Landing:
         """Puts waiting pods on cards with a free slot, whatever VRAM is free there. Which slots there would be, the
         plan that granted a pod must have been able to know: one that fell free by a later answer is not for it."""
         for pod in self._live(service.name):
-            open_cards = self._open_cards(pod.decided)
-            if pod.card is None and open_cards:
+            open_cards = self._open_cards(pod.decided) if pod.card is None else []
+            if self.placement == "spread":
+                open_cards = self._spread(open_cards, pod.decided)
+            if open_cards:
                 if self.is_worst:
                     pod.card = min(open_cards, key=lambda index: self._final_margin_bytes(index, service))
                 else:
                     pod.card = self.choices.pick(open_cards)
+
+    def _spread(self, open_cards: list[int], decided: int | None) -> list[int]:
+        """Of these the cards with the fewest pods of the nodes with the fewest."""
+        fewest = self._emptiest(self.nodes, open_cards, range(len(self.places)), decided, self.counts_leaving)
+        found = []
+        for node in {self.nodes[index] for index in fewest}:
+            on_node = [index for index, name in enumerate(self.nodes) if name == node]
+            cards = [index for index in fewest if index in on_node]
+            found += self._emptiest(range(len(self.places)), cards, on_node, decided, True)
+        return sorted(found)
+
+    def _emptiest(
+        self, of: Sequence[int], cards: list[int], rivals: Iterable[int], decided: int | None, counts_leaving: bool
+    ) -> list[int]:
+        """Of the cards those of the nodes with the fewest pods, if `of` are each card's node. That they are these, the
+        plan that granted a pod must have been able to know: with the pods that left by a later answer still there, and
+        the other nodes without the surge pods that came later."""
+
+        def sits(pods: Iterable[Pod]) -> Counter[int]:
+            return Counter(of[pod.card] for pod in pods if pod.card is not None)
+
+        known = self.now if decided is None else decided
+        there = [pod for pod in self.pods if counts_leaving or pod.leaving_ticks is None]
+        left = [pod for pod in (*self._gone, *self.pods) if pod not in there and pod.leaving_known > known]
+        surged = [pod for pod in self.pods if pod.decided is None and pod.seen > known]
+        if decided is None:
+            left, surged = [], []
+        now, most, least = sits(there), sits([*there, *left]), sits(pod for pod in there if pod not in surged)
+        fewest = min((now[of[index]] for index in cards), default=0)
+        open_rivals = {
+            of[index] for index in rivals if self._has_slot(index, [p for p in self.pods if p not in surged])
+        }
+        return [
+            index
+            for index in cards
+            if now[of[index]] == fewest
+            and all(most[of[index]] <= least[rival] for rival in open_rivals if rival != of[index])
+        ]
 
     def _load(self) -> None:
         for pod in list(self.pods):
@@ -349,12 +399,12 @@ class Landing:
 
     def _open_cards(self, decided: int | None = None) -> list[int]:
         left_later = [] if decided is None else [pod for pod in self._gone if pod.leaving_known > decided]
-        on_cards = [pod.card for pod in (*self.pods, *left_later)]
-        return [
-            index
-            for index, place in enumerate(self.places)
-            if place.slots is None or on_cards.count(index) < place.slots
-        ]
+        pods = [*self.pods, *left_later]
+        return [index for index in range(len(self.places)) if self._has_slot(index, pods)]
+
+    def _has_slot(self, index: int, pods: Iterable[Pod]) -> bool:
+        slots = self.places[index].slots
+        return slots is None or sum(pod.card == index for pod in pods) < slots
 
     def _low_bytes(self, index: int) -> float:
         return self.policy.operator.pools[0].low_watermark.of(self.places[index].total_gib * GIB)
@@ -407,7 +457,7 @@ class Landing:
             total_bytes=place.total_gib * GIB,
             utilization_ratio=0.3,
             age_s=5.0,
-            node=f"node-{index}",
+            node=f"node-{self.nodes[index]}",
             model=place.model,
             slots=place.slots,
             pods={workload(name): named.count(name) for name in named},

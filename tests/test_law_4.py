@@ -12,7 +12,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from scaler.planning import shares
+from scaler.planning import shares, spread
 from scaler.planning.headroom import Need, Room
 from scaler.planning.plan import plan
 from scaler.planning.supply import supply
@@ -22,7 +22,7 @@ from scaler.signals.footprint import Known, VramLesson
 from tests.landing import Choices, Knowledge, Landing, Place, Planner, Service
 
 
-def operator(low_watermark: str) -> OperatorPolicy:
+def operator(low_watermark: str, placement: Placement) -> OperatorPolicy:
     """Lessons each minute, and every window so short that much happens in few ticks."""
     return OperatorPolicy.model_validate(
         {
@@ -34,13 +34,15 @@ def operator(low_watermark: str) -> OperatorPolicy:
                     "releaseAfter": "0s",
                     "scaleDownWindow": "0s",
                     "alarmAfter": "1m",
+                    "placement": placement,
                 }
             ],
         }
     )
 
 
-OPERATORS = [operator("256Mi"), operator("1Gi"), operator("10%")]
+LOW_WATERMARKS = ["256Mi", "1Gi", "10%"]
+PLACEMENTS: list[Placement] = ["worst", "spread"]
 PLACES = [
     Place(15.0, 4, "Tesla T4"),
     Place(15.0, 2, "Tesla T4"),
@@ -51,13 +53,19 @@ PLACES = [
 
 
 class Story(NamedTuple):
-    """A fleet and what happens to it: per tick the demand of each service, and who begins a rolling update."""
+    """A fleet and what happens to it: per tick the demand of each service, and who begins a rolling update.
 
-    operator: OperatorPolicy
+    Where replicas are taken to land (`placement`), there the scheduler puts them.
+    """
+
+    low_watermark: str
+    placement: Placement
     places: list[Place]
+    nodes: list[int]
     services: list[Service]
     numbers: list[int]
     is_worst: bool
+    counts_leaving: bool
     card_age_ticks: int
     replicas_age_ticks: int
     names_starting: bool
@@ -68,10 +76,13 @@ class Story(NamedTuple):
         fleet = Landing(
             self.places,
             self.services,
-            self.operator,
+            operator(self.low_watermark, self.placement),
             Choices(self.numbers),
             planner,
+            placement=self.placement,
             is_worst=self.is_worst,
+            nodes=self.nodes,
+            counts_leaving=self.counts_leaving,
             card_age_ticks=self.card_age_ticks,
             replicas_age_ticks=self.replicas_age_ticks,
             names_starting=self.names_starting,
@@ -107,7 +118,7 @@ def services(draw: st.DrawFn, index: int) -> Service:
 
 
 @st.composite
-def stories(draw: st.DrawFn) -> Story:
+def stories(draw: st.DrawFn, placements: Sequence[Placement] = PLACEMENTS) -> Story:
     count = draw(st.integers(1, 4))
     ticks = draw(st.integers(15, 40))
     demands: list[tuple[int, ...]] = []
@@ -115,12 +126,16 @@ def stories(draw: st.DrawFn) -> Story:
         wanted = tuple(draw(st.integers(0, 6)) for _ in range(count))
         demands += [wanted] * draw(st.integers(1, 8))
     rolls = dict(draw(st.lists(st.tuples(st.integers(0, ticks - 1), st.integers(0, count - 1)), max_size=2)))
+    places = draw(st.lists(st.sampled_from(PLACES), min_size=1, max_size=4))
     return Story(
-        operator=draw(st.sampled_from(OPERATORS)),
-        places=draw(st.lists(st.sampled_from(PLACES), min_size=1, max_size=4)),
+        low_watermark=draw(st.sampled_from(LOW_WATERMARKS)),
+        placement=draw(st.sampled_from(placements)),
+        places=places,
+        nodes=[draw(st.integers(0, 3)) for _ in places],
         services=[draw(services(index)) for index in range(count)],
         numbers=draw(st.lists(st.integers(0, 60), min_size=20, max_size=60)),
         is_worst=draw(st.booleans()),
+        counts_leaving=draw(st.booleans()),
         card_age_ticks=draw(st.integers(0, 2)),
         replicas_age_ticks=draw(st.integers(0, 1)),
         names_starting=draw(st.booleans()),
@@ -178,7 +193,7 @@ def footprints_at_the_mean(monkeypatch: pytest.MonkeyPatch) -> None:
 class SumOfFree:
     """All the room of a pool is taken for one card."""
 
-    def __init__(self, placement: Placement, rooms: Iterable[Room], pending: int) -> None:
+    def __init__(self, placement: Placement, rooms: Iterable[Room], pending: int, *_: Any) -> None:
         present = [room for room in rooms if room.open_slots == room.slots]  # the others: after pods have gone
         self.free_bytes = sum(max(0.0, room.room_bytes) for room in present)
         self.slots = pending + sum(room.slots for room in present)
@@ -210,16 +225,25 @@ def sum_of_free_instead_of_each_card(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shares, "headroom", SumOfFree)
 
 
+def one_fewer_reaches_a_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A card is taken to be out of reach of the replica that is the first to reach it, and so on."""
+    real = spread._Fill.landing
+    monkeypatch.setattr(spread._Fill, "landing", lambda *arguments: real(*arguments) + 1)
+
+
 @pytest.mark.parametrize(
-    "plant",
+    ("plant", "placements"),
     [
-        pytest.param(reservations_switched_off, id="reservations switched off"),
-        pytest.param(footprints_at_the_mean, id="footprints at the mean"),
-        pytest.param(sum_of_free_instead_of_each_card, id="sum of free"),
+        pytest.param(reservations_switched_off, PLACEMENTS, id="reservations switched off"),
+        pytest.param(footprints_at_the_mean, PLACEMENTS, id="footprints at the mean"),
+        pytest.param(sum_of_free_instead_of_each_card, PLACEMENTS, id="sum of free"),
+        pytest.param(one_fewer_reaches_a_card, ["spread"], id="spread: one fewer reaches a card"),
     ],
 )
-def test_the_property_finds_it(plant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_property_finds_it(
+    plant: Callable[[pytest.MonkeyPatch], None], placements: list[Placement], monkeypatch: pytest.MonkeyPatch
+) -> None:
     plant(monkeypatch)
     hunt = settings(max_examples=2000, database=None, derandomize=True, phases=[Phase.generate], deadline=None)
     with pytest.raises(AssertionError, match="low watermark"):
-        hunt(given(stories())(holds))()
+        hunt(given(stories(placements))(holds))()

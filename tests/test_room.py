@@ -6,15 +6,19 @@ Cards have 15 GiB and a low watermark of 10 %: 1.5 GiB. Service a runs one repli
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
+from typing import NamedTuple
 
 import pytest
-from hypothesis import given
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from scaler.decision import Decision
+from scaler.planning import spread as spreading
 from scaler.planning.headroom import UNLIMITED, Need, Room, Roomiest, Worst
+from scaler.planning.spread import Node, Nodes, Pods, Spread
 from scaler.policy import OperatorPolicy, Placement
 from scaler.quantity import GIB
 from scaler.signals.footprint import CardClass
@@ -88,6 +92,58 @@ def test_how_many_fit(cards: list[CardReading], pool: dict[str, object], metadat
 def test_a_veto_for_want_of_slots_says_so() -> None:
     step = next(step for step in one_tick([NO_SLOT], pool_with(), TWO_GIB).steps if step.name == "fitting")
     assert (step.value, step.text) == (0, "no free slot on 1 cards (placement worst)")
+
+
+def on(node: str, free_gib: float, pods: dict[str, int], slots: int | None = 4) -> CardReading:
+    return replace(card(free_gib, pods=pods, slots=slots), node=node)
+
+
+OWN = on("n0", 13.0, {"a": 1}, 1)  # the replica that runs, on a card without a further place
+EMPTY = on("n1", 14.0, {})
+TIGHT = on("n2", 2.0, {"x": 3})  # half a GiB above the watermark, where nothing fits
+
+
+@pytest.mark.parametrize(
+    ("cards", "more"),
+    [
+        pytest.param([OWN, EMPTY, TIGHT], 3, id="three fill n1 to the three pods of n2; the fourth may land there"),
+        pytest.param([OWN, on("n1", 14.0, {}, 2), TIGHT], 2, id="n1 is full after two, and then comes n2"),
+        pytest.param([OWN, on("n1", 6.0, {}), TIGHT], 2, id="of the three, (6 - 1.5) / 2 fit on n1"),
+        pytest.param([OWN, on("n1", 14.0, {"x": 2}), TIGHT], 1, id="n1 has two already: one makes three"),
+        pytest.param([OWN, on("n1", 14.0, {"x": 4}), TIGHT], 0, id="n1 is full: n2 is next"),
+        pytest.param([OWN, EMPTY, on("n3", 14.0, {}), TIGHT], 6, id="two nodes are filled to three each"),
+        pytest.param([OWN, on("n2", 14.0, {}), TIGHT], 3, id="on one node, too, the emptiest card comes first"),
+        pytest.param([OWN, EMPTY, on("n1", 14.0, {}), TIGHT], 3, id="three fill n1, whichever of its cards they take"),
+        pytest.param([OWN, on("n1", 14.0, {}, None), TIGHT], 3, id="unknown slots on n1: filled to three as well"),
+        pytest.param([EMPTY, TIGHT], 2, id="no card names a's own pod: it may be one of the three on n1"),
+        pytest.param([OWN, on("", 14.0, {}), TIGHT], 0, id="a node without a name: n2 may be the emptiest of all"),
+        pytest.param([OWN, EMPTY, replace(TIGHT, node="")], 0, id="a card without a node's name may be next"),
+    ],
+)  # fmt: skip
+def test_spread_reaches_a_card_when_the_emptier_ones_are_filled(cards: list[CardReading], more: int) -> None:
+    """Placement worst grants none in any of these."""
+    assert one_tick(cards, pool_with(placement="spread"), TWO_GIB).granted == 1 + more
+    assert one_tick(cards, pool_with(placement="worst"), TWO_GIB).granted == 1
+
+
+def test_spread_names_the_card_that_it_reaches() -> None:
+    """All three that fill n1 are granted; a fourth would reach the tight card."""
+    decision = one_tick([OWN, EMPTY, TIGHT], pool_with(placement="spread"), TWO_GIB)
+    step = next(step for step in decision.steps if step.name == "fitting")
+    assert step.text == (
+        "card GPU-2, the tightest of 2 with a slot that 4 on their way can reach, is 512 MiB above the watermark "
+        "(placement spread)"
+    )
+
+
+def test_spread_is_worst_where_a_replica_takes_two_cards() -> None:
+    """How many pods a node has cannot be read off its cards then: the tight card with its one place counts at once."""
+    own = [replace(card(9.0, pods={"a": 1}, held_gib={"a": (6.0,)}, slots=1), node="n1") for _ in range(2)]
+    others = [on("n2", 14.0, {}, 2), on("n2", 14.0, {}, 2), on("n3", 3.0, {"x": 1}, 2)]
+    history = [snapshot(START_S + TICK_S * i, {"a": asking(1, 8 * i - 7)}, *own, *others) for i in (1, 2)]
+    decision = decide(history, policy(pool_with(placement="spread"), a={}), "a")
+    assert decision.granted == 1
+    assert "(placement worst)" in next(step.text for step in decision.steps if step.name == "fitting")
 
 
 def test_mig_instances_are_cards_of_their_own() -> None:
@@ -270,7 +326,148 @@ def test_roomiest_fits_all_at_once_as_one_by_one(
     assert not fits or one_by_one.is_whole()
 
 
-@pytest.mark.parametrize("placement", ["worst", "roomiest"])
+# --- every landing of a scheduler that counts pods, by enumeration ----------------------------------------------------
+
+
+class Spot(NamedTuple):
+    """A card: its node, its room, its free slots, and its pods, of which some may go."""
+
+    node: str
+    room: int
+    slots: int
+    pods: int
+    leaving: int
+
+
+SPOTS = st.builds(
+    lambda node, room, slots, pods, leaving: Spot(node, room, slots, pods, min(pods, leaving)),
+    st.sampled_from("mn"), st.integers(-1, 6), st.integers(0, 2), st.integers(0, 2), st.integers(0, 1),
+)  # fmt: skip
+
+
+def nodes_of(spots: Sequence[Spot], unseen: int) -> Nodes:
+    """Two nodes' figures, as sums of those of their cards."""
+    cards = {CardKey(str(i)): Pods(spot.pods, spot.pods - spot.leaving, spot.slots) for i, spot in enumerate(spots)}
+    found = {}
+    for name in {spot.node for spot in spots}:
+        here = {key: each for key, each in cards.items() if spots[int(key.uuid)].node == name}
+        found[name] = Node(Pods(*map(sum, zip(*here.values(), strict=True))), here)
+    return Nodes(found, unseen)
+
+
+def spread_of(spots: Sequence[Spot], pending: int, unseen: int) -> Spread:
+    found = [
+        Room(BIG, float(spot.room), spot.slots, spot.slots, key=CardKey(str(index)), node=spot.node)
+        for index, spot in enumerate(spots)
+    ]
+    return Spread.of(found, pending, nodes_of(spots, unseen))
+
+
+@cache
+def is_safe(spots: tuple[Spot, ...], sizes: tuple[int, ...], unseen: int) -> bool:
+    """Whether no order of landings and leavings takes more than a card's room. A pod that leaves keeps its slot until
+    the end, and neither the scheduler nor the device plugin counts it. An unseen pod has taken any slot before."""
+
+    def after(index: int, slots: int = 0, pods: int = 0, leaving: int = 0, room: int = 0) -> tuple[Spot, ...]:
+        node, old_room, *old = spots[index]
+        changed = Spot(node, old_room + room, old[0] + slots, old[1] + pods, old[2] + leaving)
+        return (*spots[:index], changed, *spots[index + 1 :])
+
+    for index, spot in enumerate(spots):
+        if unseen and spot.slots and not is_safe(after(index, slots=-1, pods=1), sizes, unseen - 1):
+            return False
+        if spot.leaving and not is_safe(after(index, pods=-1, leaving=-1), sizes, unseen):
+            return False
+    return all(
+        spots[index].room >= size
+        and is_safe(after(index, slots=-1, pods=1, room=-size), (*sizes[:at], *sizes[at + 1 :]), unseen)
+        for index in emptiest(spots)
+        for at, size in enumerate(sizes)
+    )
+
+
+def emptiest(spots: Sequence[Spot]) -> list[int]:
+    """The open cards with the fewest pods of the nodes with the fewest that have one."""
+    open_spots = [index for index, spot in enumerate(spots) if spot.slots]
+    on_node = {name: sum(spot.pods for spot in spots if spot.node == name) for name in "mn"}
+    fewest = min((on_node[spots[index].node] for index in open_spots), default=0)
+    found = [index for index in open_spots if on_node[spots[index].node] == fewest]
+    least = {name: min((spots[i].pods for i in found if spots[i].node == name), default=0) for name in "mn"}
+    return [index for index in found if spots[index].pods == least[spots[index].node]]
+
+
+SPREADS = given(st.lists(SPOTS, max_size=4), st.lists(st.integers(0, 4), min_size=1, max_size=3), st.integers(0, 1))
+
+
+def fits_what_is_safe(spots: list[Spot], sizes: list[int], unseen: int) -> None:
+    spread = spread_of(spots, 9, unseen)
+    needs = [Need({BIG: float(size)}, 1, {}) for size in sizes]
+    for need in needs[:-1]:
+        spread.add(need)
+    fits, safe = spread.fits(needs[-1]), is_safe(tuple(spots), tuple(sizes), unseen)
+    assert safe or not fits
+    if not unseen and not any(spot.leaving for spot in spots):
+        assert fits == safe
+    spread.add(needs[-1])
+    assert spread.is_whole() == fits
+
+
+@settings(max_examples=200, deadline=None)
+@SPREADS
+def test_spread_fits_what_fits_wherever_such_a_scheduler_puts_it(
+    spots: list[Spot], sizes: list[int], unseen: int
+) -> None:
+    """And no less, where all pods are seen and stay."""
+    fits_what_is_safe(spots, sizes, unseen)
+
+
+def pods_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nodes and cards that pods may leave are taken to be as full as they are."""
+    real = spreading._Fill.landing
+    monkeypatch.setattr(
+        spreading._Fill, "landing", lambda fill, place, k: real(fill, place._replace(staying=place.there), k)
+    )
+
+
+def all_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pods that no card names are taken to sit nowhere."""
+    real = Nodes.outstanding
+    monkeypatch.setattr(Nodes, "outstanding", lambda nodes, *rest: real(Nodes(nodes._nodes, 0), *rest))
+
+
+@pytest.mark.parametrize(
+    "plant", [pytest.param(pods_stay, id="pods stay"), pytest.param(all_are_seen, id="all are seen")]
+)
+def test_the_enumeration_finds_it(plant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(monkeypatch)
+    hunt = settings(max_examples=2000, database=None, derandomize=True, phases=[Phase.generate], deadline=None)
+    with pytest.raises(AssertionError):
+        hunt(SPREADS(fits_what_is_safe))()
+
+
+@given(st.lists(SPOTS, min_size=1, max_size=5), st.lists(st.integers(0, 4), max_size=5), st.integers(1, 5), st.data())
+def test_spread_fits_more_where_there_is_more_room(
+    spots: list[Spot], sizes: list[int], more: int, data: st.DataObject
+) -> None:
+    """And what fits at once is what fits one by one."""
+    index = data.draw(st.integers(0, len(spots) - 1))
+    roomier = [*spots[:index], spots[index]._replace(room=spots[index].room + more), *spots[index + 1 :]]
+    before, after = spread_of(spots, 0, 0), spread_of(roomier, 0, 0)
+    for size in sizes:
+        need = Need({BIG: float(size)}, 1, {})
+        assert after.fits(need) or not before.fits(need)
+        before.add(need)
+        after.add(need)
+    need = Need({BIG: 1.0}, 1, {})
+    one_by_one = before.copy()
+    fits = []
+    for _ in range(more):
+        fits.append(one_by_one.fits(need))
+        one_by_one.add(need)
+    assert before.fits(need, more) == all(fits)
+
+
+@pytest.mark.parametrize("placement", ["worst", "spread", "roomiest"])
 def test_more_free_vram_never_means_fewer(placement: Placement) -> None:
     granted = []
     for quarter in range(8, 60):

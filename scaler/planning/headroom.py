@@ -1,4 +1,4 @@
-"""How many more replicas fit, wherever they land: the scheduler counts slots and does not see VRAM."""
+"""How many more replicas fit, by what is known of the scheduler: nothing, or that it sees VRAM."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from scaler.policy import Placement
 from scaler.signals.footprint import CardClass
 from scaler.snapshot import CardKey
 
@@ -28,6 +27,7 @@ class Room(NamedTuple):
     open_slots: int
     is_watched: bool = True
     key: CardKey | None = None
+    node: str = ""
 
 
 class Need(NamedTuple):
@@ -65,15 +65,8 @@ class Headroom(Protocol):
     def copy(self) -> Headroom: ...
 
 
-def headroom(placement: Placement, rooms: Iterable[Room], pending: int) -> Headroom:
-    """The rooms of a pool without anything outstanding; `pending` replicas may wait for slots that do not exist yet."""
-    if placement == "roomiest":
-        return Roomiest.of(rooms, pending)
-    return Worst.of(rooms, pending)
-
-
 @dataclass(slots=True)
-class _Alike:
+class Alike:
     """Cards of one class with equally many free slots, by the tightest of them. The largest outstanding footprints, as
     many as there are slots, may all land on it; `taken` is the heap of these, smallest first."""
 
@@ -108,19 +101,19 @@ class _Alike:
 class Worst:
     """Any card may get as many of the outstanding replicas as it has free slots, and the largest of them."""
 
-    alike: dict[tuple[CardClass, bool, int], _Alike]
+    alike: dict[tuple[CardClass, bool, int], Alike]
     slots: int
     pending: int
 
     @classmethod
     def of(cls, rooms: Iterable[Room], pending: int) -> Worst:
-        alike: dict[tuple[CardClass, bool, int], _Alike] = {}
+        alike: dict[tuple[CardClass, bool, int], Alike] = {}
         slots = 0
         for room in rooms:
             slots += room.open_slots
             if room.slots > 0:
                 key = (room.card, room.is_watched, room.slots)
-                place = alike.setdefault(key, _Alike(room.room_bytes, room.slots))
+                place = alike.setdefault(key, Alike(room.room_bytes, room.slots))
                 place.room_bytes = min(place.room_bytes, room.room_bytes)
         return cls(alike, slots, pending)
 
@@ -153,7 +146,7 @@ class Worst:
         return max(0, replicas - self.slots // need.cards)
 
     def copy(self) -> Worst:
-        alike = {place: _Alike(c.room_bytes, c.slots, [*c.taken], c.taken_bytes) for place, c in self.alike.items()}
+        alike = {place: Alike(c.room_bytes, c.slots, [*c.taken], c.taken_bytes) for place, c in self.alike.items()}
         return Worst(alike, self.slots, self.pending)
 
 

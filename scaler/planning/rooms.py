@@ -9,6 +9,7 @@ from itertools import accumulate
 from scaler.planning.cards import level_bytes, slots_of
 from scaler.planning.footprints import Footprints
 from scaler.planning.headroom import UNLIMITED, Room
+from scaler.planning.spread import Node, Nodes, Pods
 from scaler.planning.supply import Supply
 from scaler.policy import PoolPolicy
 from scaler.signals.footprint import CardClass, card_class
@@ -38,23 +39,54 @@ def rooms(
         open_slots = UNLIMITED if slots is None else max(0, slots - sum(card.pods.values()))
         if free is None or low is None:
             if pool.blind == "allow":
-                found.append(Room(kind, math.inf, open_slots, open_slots, key=key))
+                found.append(Room(kind, math.inf, open_slots, open_slots, key=key, node=card.node))
             continue
         if not open_slots and not any(going.get(workload, 0) > 0 for workload in card.pods):
-            found.append(Room(kind, 0.0, 0, 0, key=key))  # nothing can land here
+            found.append(Room(kind, 0.0, 0, 0, key=key, node=card.node))  # nothing can land here
             continue
         room = free - _growth_bytes(card, kind, free, footprints, starting)
         if slots == 1:
-            found.append(Room(kind, room, open_slots, open_slots, False, key))
+            found.append(Room(kind, room, open_slots, open_slots, False, key, card.node))
             continue
-        found.append(Room(kind, room - low, open_slots, open_slots, key=key))
+        found.append(Room(kind, room - low, open_slots, open_slots, key=key, node=card.node))
         if going and open_slots != UNLIMITED:
             freed = _freed_bytes(card, kind, footprints.totals[kind] - free, footprints, going)
             for gone, freed_bytes in enumerate(freed, start=1):
-                found.append(Room(kind, room - low + freed_bytes, open_slots + gone, 0))
+                found.append(Room(kind, room - low + freed_bytes, open_slots + gone, 0, key=key, node=card.node))
     if not found and pool.blind == "allow":
         found.append(Room(card_class("", None), math.inf, UNLIMITED, UNLIMITED))
     return found
+
+
+def nodes(
+    cards: Iterable[tuple[CardKey, CardReading]], pool: PoolPolicy, going: Mapping[WorkloadKey, int], unseen: int
+) -> Nodes:
+    """The nodes as a scheduler sees them that goes by pods: with the cards that cannot be seen, without those of no
+    known node. Each node, and each card, may lose all of its pods that may go, and be the emptiest then."""
+    found = dict[str, dict[CardKey, CardReading]]()
+    for key, card in cards:
+        if card.node:
+            found.setdefault(card.node, {})[key] = card
+    on_cards = {key: _pods([card], pool, going) for node in found.values() for key, card in node.items()}
+    return Nodes(
+        {
+            name: Node(_pods(node.values(), pool, going), {key: on_cards[key] for key in node})
+            for name, node in found.items()
+        },
+        unseen,
+    )
+
+
+def _pods(cards: Iterable[CardReading], pool: PoolPolicy, going: Mapping[WorkloadKey, int]) -> Pods:
+    there, open_slots = dict[WorkloadKey, int](), 0
+    for card in cards:
+        slots = slots_of(card, pool)
+        open_slots += UNLIMITED if slots is None else max(0, slots - sum(card.pods.values()))
+        for workload, count in card.pods.items():
+            there[workload] = there.get(workload, 0) + count
+    pods = sum(there.values())
+    leaving = sum(min(there[workload], going[workload]) for workload in there.keys() & going.keys())
+    return Pods(pods, pods - leaving, open_slots)
 
 
 def _freed_bytes(

@@ -10,10 +10,11 @@ from typing import NamedTuple
 from scaler.decision import Step, StepMaker
 from scaler.planning.arbitration import Claim, Share, arbitrate
 from scaler.planning.footprints import extra_bytes, footprints_of
-from scaler.planning.headroom import Headroom, Need, headroom
+from scaler.planning.headroom import Headroom, Need
 from scaler.planning.memory import Memory
 from scaler.planning.promises import promised, told_less
-from scaler.planning.rooms import rooms, unplaced
+from scaler.planning.rooms import nodes, rooms, unplaced
+from scaler.planning.spread import Nodes, headroom
 from scaler.planning.supply import NO_SUPPLY, STARTING_S, Supply, supply
 from scaler.planning.wants import Want
 from scaler.policy import FleetPolicy, PoolPolicy, ServiceKey, ServicePolicy
@@ -110,10 +111,18 @@ class _Outstanding:
             for each in (self._supplies[w],)
         }
         self._rooms = rooms(cards, pool, self._footprints, placed, going, stale_after_s)
+        self._placement, self._nodes = pool.placement, Nodes({}, 0)
+        if pool.placement == "spread":
+            # Where a replica takes several cards, how many pods a node has cannot be read off its cards.
+            self._placement = "spread" if max(self._cards.values(), default=1) == 1 else "worst"
+            # All that exist, or end, and that no card names; those of them that have yet to land are outstanding.
+            seen = self._places
+            unseen = sum(max(0, each.lately - seen.get(w, 0)) for w, each in self._supplies.items())
+            self._nodes = nodes(cards, pool, going, unseen - sum(self._roaming.values()))
 
     def started(self) -> Headroom:
         """The room with all replicas in it that have started, are not resident, and sit on no card yet."""
-        room = headroom(self._pool.placement, self._rooms, self._pool.pending_replicas)
+        room = headroom(self._placement, self._rooms, self._pool.pending_replicas, self._nodes)
         room.occupy(self._hidden)
         for workload, replicas in self._roaming.items():
             room.add(self._reserved(workload), replicas)
@@ -166,13 +175,18 @@ class _Outstanding:
 
     def _fitting(self, claim: Claim, share: Share, told_others: int) -> Step:
         """How many more replicas get room, and what they are held against."""
-        open_rooms = [room for room in self._rooms if room.open_slots]
+        open_rooms, which = [room for room in self._rooms if room.open_slots], "with a slot"
+        if self._placement == "spread":
+            own = max(claim.promised, share.granted - claim.replicas)
+            outstanding = sum(self._roaming.values()) + sum(self._rolling.values()) + told_others + own + 1
+            open_rooms = [room for room in open_rooms if self._nodes.outstanding(room, 1) <= outstanding]
+            which += f" that {outstanding} on their way can reach"
         if open_rooms:
             tightest = min(open_rooms, key=lambda room: room.room_bytes)
             over = f"{format_bytes(tightest.room_bytes)} above"
             if tightest.room_bytes < 0:
                 over = f"{format_bytes(-tightest.room_bytes)} short of"
-            text = f"card {tightest.key}, the tightest of {len(open_rooms)} with a slot, is {over} the watermark"
+            text = f"card {tightest.key}, the tightest of {len(open_rooms)} {which}, is {over} the watermark"
         else:
             text = f"no free slot on {sum(room.slots == room.open_slots for room in self._rooms)} cards"
         starting = sum(each.starting for each in self._supplies.values())
@@ -181,7 +195,7 @@ class _Outstanding:
                 text += f"; {count} {what}"
         if share.others:
             text += "; more would fit but for others' claims"
-        return Step("fitting", share.granted - claim.replicas, "replicas", f"{text} (placement {self._pool.placement})")
+        return Step("fitting", share.granted - claim.replicas, "replicas", f"{text} (placement {self._placement})")
 
     def _promised(self, key: ServiceKey, service: ServicePolicy) -> int:
         workload = service.workload(key)
