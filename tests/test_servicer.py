@@ -46,8 +46,7 @@ async def test_granted_is_told_in_both_fields(granted: int) -> None:
     assert (value.metricName, value.metricValue, value.metricValueFloat) == ("s0-any", granted, float(granted))
 
 
-NAN = decision()
-object.__setattr__(NAN, "granted", math.nan)
+NAN = decision()._replace(granted=math.nan)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
