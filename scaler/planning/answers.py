@@ -40,18 +40,11 @@ def answer(want: Want, allotment: Allotment | None, is_settled: bool) -> Decisio
         steps.append(partial(_contention_steps, want))
     steps.append(partial(_granted_steps, granted))
     has_demand = want.demand > 0 or (replicas > 0 and granted > 0)
+    active = has_demand if replicas > 0 else granted > 0
     return Decision(
-        time_s=want.time_s,
-        key=want.key,
-        pool=want.pool.name,
-        replicas=replicas,
-        demand=want.demand,
-        granted=granted,
-        active=has_demand if replicas > 0 else granted > 0,
-        verdict=_verdict(want.demand, replicas, granted),
-        reasons=tuple(reasons),
-        steps=Steps(steps),
-    )
+        want.time_s, want.key, want.pool.name, replicas, want.demand, granted, active,
+        _verdict(want.demand, replicas, granted), tuple(reasons), Steps(steps),
+    )  # fmt: skip
 
 
 def promise(want: Want, decision: Decision, allotment: Allotment | None) -> Promise:

@@ -57,7 +57,7 @@ def told_more(promises: Sequence[Promise], replicas: int, time_s: float) -> int:
     Where more was told, and as many ran as now, for nearly all of the time, the HPA does not follow: it is at its own
     maximum, say, and what was read is what runs.
     """
-    above = [each for each in promises if (each.told or 0) > replicas]
+    above = [each for each in promises if (each.told or 0) > replicas] if promises else ()
     if not above:
         return replicas
     is_ignored = all(each.replicas == replicas for each in promises) and above[0].time_s <= time_s - IGNORED_S

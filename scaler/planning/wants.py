@@ -223,7 +223,9 @@ def _barrier(
     """Why the service gets no more than what runs: the watermark (its own where that is tighter), what bars the whole
     pool, or counters without which its load cannot be told from its neighbours'."""
     now, state = seen.pool_moments[-1], seen.watch
-    low, high = tighter(pool, service.low_watermark, now.total_bytes)
+    low, high = pool.low_watermark, pool.high_watermark
+    if service.low_watermark is not None:
+        low, high = tighter(pool, service.low_watermark, now.total_bytes)
     if low is not pool.low_watermark:
         state = watch(seen.pool_moments, low, high, pool)
     steps.append(partial(watermark_steps, now, state, low, high, pool))
