@@ -26,7 +26,7 @@ from scaler.planning.supply import NO_SUPPLY
 from scaler.planning.watermark import Watch
 from scaler.policy import FleetPolicy, OperatorPolicy, ServiceKey, service_policy
 from scaler.quantity import MIB
-from scaler.replay.rerun import rerun
+from scaler.replay.rerun import Rerun
 from scaler.snapshot import Snapshot, WorkloadKey
 from scaler.sources.recording import RecordingSource
 from tests.worst_landing import LOW_RATIO, asked_by_the_old_autoscaler, crossings_by_step
@@ -205,7 +205,7 @@ def replayed(demand: Demand, row: Row = ALL) -> list[FleetPlan]:
     pools = tuple(pool.model_copy(update={"placement": row.placement}) for pool in operator.pools)
     policy = replace(demand.policy, operator=operator.model_copy(update={"pools": pools}))
     with without(row.off):
-        return list(rerun(demand.incident, policy))
+        return list(map(Rerun(policy).at, demand.incident))
 
 
 def outcome(demand: Demand, plans: Sequence[FleetPlan]) -> Outcome:

@@ -13,7 +13,7 @@ from scaler.planning.plan import plan
 from scaler.policy import FleetPolicy, OperatorPolicy, ServiceKey, ServicePolicy
 from scaler.replay.divergence import Ahead, Withheld
 from scaler.replay.flow import Flow
-from scaler.replay.rerun import rerun
+from scaler.replay.rerun import Rerun
 from scaler.replay.summary import Growth, Replay, Veto
 from scaler.replay.tables import tables
 from scaler.snapshot import CardKey, CardReading, Problem, Snapshot, WorkloadKey, WorkloadReading
@@ -277,7 +277,7 @@ def test_rerun_is_plan_with_the_memory_handed_on() -> None:
     for snapshot in snapshots:
         fleet, memory = plan(snapshot, policy, memory)
         expected.append(fleet)
-    plans = list(rerun(iter(snapshots), policy))
+    plans = list(map(Rerun(policy).at, snapshots))
     assert plans == expected
     # 300 s of lower demand must have been seen first, which a memory that is lost at each step never has.
     granted = [each.decisions[E5].granted for each in plans]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +28,11 @@ class Range(NamedTuple):
     start_s: float
     end_s: float
     step_s: float
+
+    @property
+    def steps(self) -> int:
+        """How many they are."""
+        return math.floor((self.end_s - self.start_s) / self.step_s + 1e-6) + 1
 
 
 def open_prometheus(settings: Settings, url: str | None) -> PrometheusSource | None:

@@ -114,7 +114,7 @@ def record_command(
 
 def _record(source: PrometheusSource, writer: RecordingWriter, span: Range) -> None:
     """Asks for what is not there yet, and puts the file in its place; what was read is kept, whatever ends it."""
-    from_s, steps = span.start_s + writer.next_step * span.step_s, _steps(span)
+    from_s, steps = span.start_s + writer.next_step * span.step_s, span.steps
     try:
         if writer.count:
             click.echo(
@@ -137,10 +137,6 @@ def _record(source: PrometheusSource, writer: RecordingWriter, span: Range) -> N
         else:
             writer.discard()
         raise
-
-
-def _steps(span: Range) -> int:
-    return math.floor((span.end_s - span.start_s) / span.step_s + 1e-6) + 1
 
 
 def _in_milliseconds(span: Range) -> Range:

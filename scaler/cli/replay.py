@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
@@ -121,11 +120,7 @@ def replay_command(
     if other is not None:
         comparison = Comparison(replay, Replay(0))
         runs.append(Rerun(other))
-    drawing = (
-        Drawing([run.policy for run in runs], math.floor((span.end_s - span.start_s) / span.step_s) + 1)
-        if report is not None
-        else None
-    )
+    drawing = Drawing([run.policy for run in runs], span.steps) if report is not None else None
     with contextlib.nullcontext() if json_path is None else click.open_file(json_path, "w", encoding="utf-8") as file:
         for snapshot in source.snapshots(span.start_s, span.end_s, span.step_s):
             plans = [run.at(snapshot) for run in runs]
@@ -142,7 +137,7 @@ def replay_command(
     names = [config or "the default settings", against or ""]
     if json_path != "-":
         shown = tables(replay) if comparison is None else against_tables(comparison, names[0], names[1], most)
-        _print(Group(shown, asked_table(baseline, replay)) if baseline.services else shown)
+        print_wide(Group(shown, asked_table(baseline, replay)) if baseline.services else shown)
     if report is not None and drawing is not None:
         where = "the incident of 18 June 2025" if is_incident else recording or "a Prometheus"
         page = replay_page(replay, drawing, where, span.step_s, comparison, names)
@@ -196,7 +191,8 @@ class Finding:
                 self.first = self.first or f"{', '.join(sorted(hit))} at {at(decision.time_s)} for {who}"
 
 
-def _print(shown: RenderableType) -> None:
+def print_wide(shown: RenderableType) -> None:
+    """Tables on standard output, as wide as the terminal is or as their figures need."""
     width = max(shutil.get_terminal_size().columns, LEAST_COLUMNS) if sys.stdout.isatty() else PIPE_COLUMNS
     console = Console(markup=False, emoji=False, highlight=False, width=width)
     # Captured and then written: rich would end a broken pipe with status 1, which means "found".

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import get_args
@@ -15,7 +13,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from scaler.cli.options import report_option, say_written
-from scaler.cli.replay import LEAST_COLUMNS, PIPE_COLUMNS
+from scaler.cli.replay import print_wide
 from scaler.report.timelines import timelines_page
 from scaler.report.write import write_page
 from scaler.simulate.curves import TraceMissing
@@ -73,11 +71,7 @@ def simulate_command(
         if file is not None:
             file.writelines(f"{json.dumps(run.as_json(name))}\n" for run in runs)
     if json_path != "-":
-        width = max(shutil.get_terminal_size().columns, LEAST_COLUMNS) if sys.stdout.isatty() else PIPE_COLUMNS
-        console = Console(markup=False, emoji=False, highlight=False, width=width)
-        with console.capture() as captured:
-            console.print(table(name, loaded, summaries(runs, policies), seeds))
-        click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
+        print_wide(table(name, loaded, summaries(runs, policies), seeds))
     if report is not None:
         page = timelines_page(name, loaded.about, [run.as_json(name) for run in runs])
         say_written(report, write_page(Path(report), page))

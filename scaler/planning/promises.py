@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -47,8 +48,9 @@ def with_new(promises: Promises, new: Mapping[ServiceKey, Promise]) -> dict[Serv
 
 
 def promised(promises: Sequence[Promise], replicas: int) -> int:
-    """Replicas beyond those that run now that may have been told."""
-    return max(0, max((each.at_most for each in promises), default=0) - replicas)
+    """Replicas that may have been told, beyond the least that may run now of those that were read."""
+    least = told_less(promises, replicas, -math.inf)
+    return max(0, max((each.at_most for each in promises), default=0) - least)
 
 
 def told_more(promises: Sequence[Promise], replicas: int, time_s: float) -> int:

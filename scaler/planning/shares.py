@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -12,7 +11,7 @@ from scaler.planning.arbitration import Claim, Share, arbitrate
 from scaler.planning.footprints import extra_bytes, footprints_of
 from scaler.planning.headroom import Headroom, Need
 from scaler.planning.memory import Memory
-from scaler.planning.promises import promised, told_less
+from scaler.planning.promises import promised
 from scaler.planning.rooms import nodes, rooms, unplaced
 from scaler.planning.spread import Nodes, headroom
 from scaler.planning.supply import NO_SUPPLY, STARTING_S, Supply, supply
@@ -201,7 +200,7 @@ class _Outstanding:
         workload = service.workload(key)
         replicas = self._wanted(workload, self._supplies.get(workload, NO_SUPPLY))
         made = self._memory.promises.get(key, ())
-        return promised(made, told_less(made, replicas, -math.inf))
+        return promised(made, replicas)
 
     def _wanted(self, workload: WorkloadKey, supply_now: Supply) -> int:
         """spec.replicas; while it cannot be seen, what is taken to exist."""

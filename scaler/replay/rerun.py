@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-
 from scaler.decision import FleetPlan
 from scaler.planning.memory import Memory
 from scaler.planning.plan import plan
@@ -25,9 +23,3 @@ class Rerun:
         """The plan that would have been in force; snapshots come in the order of time."""
         fleet, self.memory = plan(snapshot, self.policy, self.memory)
         return fleet
-
-
-def rerun(snapshots: Iterable[Snapshot], policy: FleetPolicy) -> Iterator[FleetPlan]:
-    """The plans of all of these moments."""
-    replayed = Rerun(policy)
-    return map(replayed.at, snapshots)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from scaler.planning.cards import cards_by_pool, level_bytes, slots_of
 from scaler.planning.footprints import Footprints, footprints_of
-from scaler.planning.promises import promised, told_less
+from scaler.planning.promises import promised
 from scaler.planning.supply import supply
 from scaler.policy import PoolPolicy
 from scaler.serving.board import Grounds
@@ -94,8 +94,7 @@ def _underway(grounds: Grounds, pool: PoolPolicy, on_cards: set[WorkloadKey]) ->
         reading = snapshot.workloads.get(service.workload(key)) if service is not None else None
         if service is None or reading is None or reading.spec_replicas is None:
             continue
-        replicas = reading.spec_replicas
-        if more := promised(made, told_less(made, replicas, -math.inf)):
+        if more := promised(made, reading.spec_replicas):
             told[service.workload(key)] = more
     return Underway(starting, told)
 
