@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from scaler.simulate.arena import Arena, ArenaKind
+from scaler.simulate.arena import ArenaKind
 from scaler.simulate.clients import ClientPool
 from scaler.simulate.curves import Curve
 from scaler.simulate.execution import Setting
@@ -88,7 +88,8 @@ class Deployment:
         return min(max(1, math.ceil(replicas), self.least), self.most)
 
     def work(self, at_s: float) -> float:
-        """What the fresh load of this moment keeps busy, in whole replicas with a card each: beyond that it queues."""
+        """What the fresh load of this moment keeps busy, in whole replicas with their cards to themselves: beyond that
+        it queues."""
         setting, per_s = self.setting(at_s), self.demand.at(at_s)
         return per_s * max(self.service.gpu_time_s, setting.service_time_s / setting.max_concurrent)
 
@@ -158,7 +159,7 @@ class Deployment:
         surge = math.ceil(spec / 4) if old else 0
         new = len(living) - len(old)
         while new < spec and new + len(old) < spec + surge:
-            arena = Arena(self.arena_kind, float(self.service.arena.cap) if self.service.arena.cap else None)
+            arena = self.service.new_arena(self.arena_kind)
             pod = fleet.create(self.service, self.workload, at_s, arena, self.revision)
             if pod is None:
                 break
@@ -180,7 +181,7 @@ class Deployment:
                 pod.leaves_s = at_s + TERMINATION_S
         for pod in [pod for pod in self.pods if pod.leaves_s is not None and pod.leaves_s <= at_s]:
             self.pods.remove(pod)
-            pod.card.pods.remove(pod)
+            fleet.remove(pod)
 
 
 def by_workload(deployments: Iterable[Deployment]) -> dict[WorkloadKey, Deployment]:

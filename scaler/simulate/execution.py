@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Iterable
 from typing import NamedTuple
 
-from scaler.simulate.fleet import Pod
+from scaler.simulate.fleet import Card, Pod
 from scaler.simulate.scenario import STEP_S
 
 STRETCH_MOST = 20.0
@@ -43,6 +44,15 @@ def share_gpu(pods: list[Pod]) -> list[float]:
         active += pod.gpu_busy > 0.01
     least = 1.0 / max(active, 1)
     return [max(least, 1.0 - (busy - pod.gpu_busy)) for pod in pods]
+
+
+def share_cards(cards: Iterable[Card]) -> dict[Pod, float]:
+    """The part that each pod may use of its card: of several the least, since ranks wait for each other."""
+    parts: dict[Pod, float] = {}
+    for card in cards:
+        for pod, part in zip(card.pods, share_gpu(card.pods), strict=True):
+            parts[pod] = min(part, parts.get(pod, 1.0))
+    return parts
 
 
 def serve(pod: Pod, setting: Setting, arrivals: float, clump: float, gpu_part: float, noise: random.Random) -> Served:
@@ -105,13 +115,13 @@ def _failing_ratio(pod: Pod, clump: float, rate: float, tried: float, noise: ran
     else:
         highest = noise.random() ** (1.0 / executions)  # of so many draws
         rows = min(float(service.max_batch), 1.0 + math.floor(math.log(max(1.0 - highest, 1e-15)) / math.log(more)))
-    need = shape.base + shape.per_row * rows
+    need = (shape.base + shape.per_row * rows) / service.cards
     if need <= pod.arena.held_bytes and pod.arena.kind != "same-as-requested":
         return 0.0
-    can = pod.arena.hold(need, pod.card.free_bytes)
+    can = pod.arena.hold(need, pod.free_bytes)
     if can >= need:
         return 0.0
-    rows_that_fit = math.floor((can - shape.base) / shape.per_row) if shape.per_row else 0
+    rows_that_fit = math.floor((can * service.cards - shape.base) / shape.per_row) if shape.per_row else 0
     if rows_that_fit < 1 or mean_rows >= service.max_batch:
         return 1.0
     return more**rows_that_fit

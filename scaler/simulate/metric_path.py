@@ -102,7 +102,8 @@ class MetricPath:
                 self._agent.round(at_s, card)
             if self.lost != "servers":
                 for pod in card.pods:
-                    if pod.scrapes.phase_s == phase_now_s and pod.ready_s is not None and pod.leaves_s is None:
+                    is_due = pod.scrapes.phase_s == phase_now_s and pod.cards[0] is card
+                    if is_due and pod.ready_s is not None and pod.leaves_s is None:
                         self._scrape_pod(at_s, pod)
 
     def keep_only(self, present: Iterable[CardKey]) -> None:
@@ -214,7 +215,7 @@ class MetricPath:
         """Own GPU time by process, averaged over two minutes of the exporter's samples."""
         busy: dict[WorkloadKey, float] = defaultdict(float)
         for scrapes in self._cards.values() if self._attribution == "exporter" else ():
-            sums: dict[Pod, list[float]] = defaultdict(list)
+            sums: dict[Pod, list[float]] = defaultdict(list)  # each of a pod's cards has a series of its own
             for scrape in scrapes:
                 for pod, _, ratio in scrape.pods:
                     sums[pod].append(ratio)
@@ -227,7 +228,7 @@ class MetricPath:
         self, at_s: float, key: CardKey, scrapes: deque[CardScrape], pods: Mapping[WorkloadKey, list[Pod]]
     ) -> CardReading:
         last = scrapes[-1]
-        card = next((pod.card for pod, _, _ in last.pods), None)
+        about = self._about[key]
         places: dict[WorkloadKey, int] = defaultdict(int)
         held: dict[WorkloadKey, HeldVram] = {}
         told = [(pod, held_bytes, held_bytes) for pod, held_bytes, _ in last.pods]
@@ -240,13 +241,12 @@ class MetricPath:
                 before = held.get(pod.workload, HeldVram(0.0, 0.0))
                 held[pod.workload] = HeldVram(before.total_bytes + held_bytes, max(before.largest_bytes, highest_bytes))
         if (
-            agent_told is None and self._attribution in ("triton", "agent") and card is not None
-        ):  # each server names its own card
+            agent_told is None and self._attribution in ("triton", "agent") and last.pods
+        ):  # each server names its own cards
             places = defaultdict(int)
-            for pod in card.pods:
+            for pod in about.pods:
                 if pod.scrapes.samples or pod is last.pods[-1][0]:
                     places[pod.workload] += 1
-        about = self._about[key]
         utilization = sum(scrape.utilization_ratio for scrape in scrapes) / len(scrapes)
         if self._agent is not None:
             by_agent = self._agent.utilization_ratio(key, at_s - self._timing.stable_window_s)
@@ -271,15 +271,17 @@ class MetricPath:
         """Instant queries; without a series they answer nothing, and KEDA's prometheus trigger reads that as 0."""
         pending = sum(pod.scrapes.samples[-1].waiting for pod in readers) if readers else None
         running = sum(pod.scrapes.samples[-1].running for pod in readers) if readers else None
-        cards = [self._cards[pod.card.key][-1] for pod in readers if self._cards.get(pod.card.key)]
+        keys = [card.key for pod in readers for card in pod.cards]
+        cards = [self._cards[key][-1] for key in keys if self._cards.get(key)]
         if self.lost == "cards":
             cards = []
-        totals = [self._about[pod.card.key].total_bytes for pod in readers]
         return Spot(
             pending=pending,
             inflight=None if pending is None or running is None else pending + running,
             gpu_percent=100.0 * sum(card.utilization_ratio for card in cards) if cards else None,
-            vram_ratio=max(1.0 - card.free_bytes / totals[0] for card in cards) if cards else None,
+            vram_ratio=max(1.0 - card.free_bytes / self._about[keys[0]].total_bytes for card in cards)
+            if cards
+            else None,
             kv_ratio=max((pod.kv_ratio for pod in readers), default=None),
             ready=replicas.ready,
         )

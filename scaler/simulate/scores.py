@@ -26,8 +26,8 @@ class Scores:
     """One run's. Less is better in all but `worst_free_mib`.
 
     Attributes:
-        unsafe_grants: replicas that a scale-up made and whose card was below the low watermark at some moment from
-            their landing until a minute after they were ready.
+        unsafe_grants: replicas that a scale-up made and of whose cards one was below the low watermark at some moment
+            from their landing until a minute after they were ready.
         lost_requests: fresh requests that were never answered, retries included. failed_attempts: all that failed.
         fresh_requests: what clients wanted, for comparison.
         replica_hours: of the pods that exist.
@@ -102,7 +102,7 @@ class Account:
                 if pod.was_granted and not pod.was_unsafe:
                     settled = pod.ready_s is not None and pod.settling_s > SETTLED_S
                     pod.settling_s += STEP_S * (pod.ready_s is not None)
-                    if not settled and pod.card.is_below(self.low_bytes):
+                    if not settled and any(card.is_below(self.low_bytes) for card in pod.cards):
                         pod.was_unsafe = True
                         self._unsafe += 1
             self._unmet_s += STEP_S * (ready < deployment.needed(at_s))
@@ -130,9 +130,9 @@ class Account:
         """Of the GPU time of the service's cards, over the last minute; None while no card is shared or hardly any
         works. As for the fresh demand: a single step of clumped arrivals is not what anybody could have seen."""
         ready = deployment.ready()
-        cards = {pod.card.key: pod.card for pod in ready}
+        cards = {card.key: card for pod in ready for card in pod.cards}
         history = self._work.setdefault(deployment.workload, deque(maxlen=round(TRUTH_WINDOW_S / TICK_S)))
-        history.append((sum(pod.gpu_busy for pod in ready), sum(card.busy for card in cards.values())))
+        history.append((sum(pod.gpu_busy * len(pod.cards) for pod in ready), sum(card.busy for card in cards.values())))
         own, busy = (sum(part) / len(history) for part in zip(*history, strict=True))
         is_shared = any(len(card.pods) > 1 for card in cards.values())
         return own / busy if is_shared and busy > BUSY_LEAST * len(cards) else None

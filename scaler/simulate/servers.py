@@ -32,10 +32,12 @@ class Scrape(NamedTuple):
 class Scrapes:
     """One pod's inference server: what it shows now, and what Prometheus has of the last window.
 
-    `waiting` and `running` are means of the current step; a scrape sees whole clumps of requests around them.
+    `waiting` and `running` are means of the current step; a scrape sees whole clumps of requests around them. Triton
+    counts its executions for each of `cards`; vLLM's engine runs or does not.
     """
 
     phase_s: float
+    cards: int = 1
     counters: Counters = field(default_factory=Counters)
     waiting: float = 0.0
     running: float = 0.0
@@ -81,7 +83,7 @@ def rates(servers: Iterable[Scrapes], after_s: float, is_vllm: bool) -> Rates:
             growth += _slope([(sample.time_s, sample.waiting + sample.running) for sample in window])
         else:
             executing += (new.compute_s - old.compute_s) / span_s
-            gpu_wall += min(1.0, (new.gpu_wall_s - old.gpu_wall_s) / span_s)
+            gpu_wall += server.cards * min(1.0, (new.gpu_wall_s - old.gpu_wall_s) / span_s)
             growth += _slope([(sample.time_s, sample.waiting) for sample in window])
     if not rated:
         return Rates(waiting, executing if is_vllm else None, None, None, None, None, None, None)

@@ -9,7 +9,7 @@ from pathlib import Path
 from scaler.quantity import Level
 from scaler.simulate.autoscaler import Autoscaler, Truth
 from scaler.simulate.deployment import Deployment, Recent, by_workload
-from scaler.simulate.execution import serve, share_gpu
+from scaler.simulate.execution import serve, share_cards
 from scaler.simulate.fleet import Fleet
 from scaler.simulate.hpa import HOLD, SYNC_S
 from scaler.simulate.metric_path import MetricPath
@@ -96,9 +96,7 @@ class World:
             deployment.sync(now_s, answer)
 
     def _serve(self, at_s: float, now_s: float) -> None:
-        gpu_parts = {
-            pod: part for card in self.fleet.cards for pod, part in zip(card.pods, share_gpu(card.pods), strict=True)
-        }
+        gpu_parts = share_cards(self.fleet.cards)
         for deployment in self._deployments:
             attempts = deployment.clients.arrive(at_s)
             setting, ready = deployment.setting(at_s), []
