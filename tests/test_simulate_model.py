@@ -15,7 +15,7 @@ from scaler.simulate.arena import Arena
 from scaler.simulate.autoscaler import Estimate, Truth
 from scaler.simulate.baselines import Concurrency, Naive, QueueAndKv, VramPercent
 from scaler.simulate.clients import ClientPool
-from scaler.simulate.curves import Curve, Demand, Trace
+from scaler.simulate.curves import Curve, Demand, Lifetimes, Trace
 from scaler.simulate.execution import Setting, serve, share_gpu
 from scaler.simulate.fleet import CONTEXT_BYTES, Fleet, Pod
 from scaler.simulate.hpa import EXAMPLE_BEHAVIOR, HOLD, Answer, Behavior
@@ -335,6 +335,29 @@ def test_rows_of_one_bin_of_a_trace_add_up(tmp_path: Path) -> None:
     (tmp_path / "t.csv.gz").write_bytes(gzip.compress("\n".join(rows).encode()))
     curve = Trace(file="t.csv.gz", column="completed").curve(tmp_path)
     assert [curve.at(at_s) for at_s in (0.0, 15.0, 30.0)] == [2.0, 5.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("at_s", "living"),
+    [
+        pytest.param(0.0, 1, id="the first was there before"),
+        pytest.param(99.0, 1, id="until the second comes"),
+        pytest.param(100.0, 2, id="at once, not along a line"),
+        pytest.param(149.0, 2, id="one that no card was found for is wanted, too"),
+        pytest.param(150.0, 1, id="and gives up"),
+        pytest.param(600.0, 0, id="the first one goes, the third is of another size"),
+    ],
+)
+def test_pods_that_lived_are_load_while_they_lived(tmp_path: Path, at_s: float, living: int) -> None:
+    rows = [
+        "gpu_milli,creation_time,scheduled_time,deletion_time",
+        "470,900,900,1600",
+        "470,1100,,1150",
+        "810,900,900,9000",
+    ]
+    (tmp_path / "pods.csv.gz").write_bytes(gzip.compress("\n".join(rows).encode()))
+    of = {"file": "pods.csv.gz", "where": {"gpu_milli": "470"}, "from": "1000s", "perPod": 40}
+    assert Lifetimes.model_validate(of, by_alias=True).curve(tmp_path).at(at_s) == 40.0 * living
 
 
 def test_the_agents_pods_and_its_card_are_of_the_same_rounds() -> None:
