@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import math
 from bisect import bisect_right
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,15 +29,17 @@ class Curve:
     def __init__(self, points: Mapping[float, float]) -> None:
         self._times = sorted(points)
         self._values = [points[time_s] for time_s in self._times]
+        self.constant = self._values[0] if len(self._values) == 1 else None
 
     def at(self, at_s: float) -> float:
-        if len(self._values) == 1:
-            return self._values[0]
-        after = bisect_right(self._times, at_s)
-        if after == 0 or after == len(self._times):
-            return self._values[max(after - 1, 0)]
-        (start_s, end_s), (first, last) = self._times[after - 1 : after + 1], self._values[after - 1 : after + 1]
-        return first + (last - first) * (at_s - start_s) / (end_s - start_s)
+        if self.constant is not None:
+            return self.constant
+        times, values = self._times, self._values
+        after = bisect_right(times, at_s)
+        if after == 0 or after == len(times):
+            return values[max(after - 1, 0)]
+        start_s, first = times[after - 1], values[after - 1]
+        return first + (values[after] - first) * (at_s - start_s) / (times[after] - start_s)
 
 
 def _points(value: Any) -> Any:
@@ -136,8 +139,15 @@ class Demand:
 
     def __init__(self, base: Curve, bursts: Bursts | None) -> None:
         self._base, self._bursts = base, bursts
+        self._newest = -math.inf, 0.0
 
     def at(self, at_s: float) -> float:
+        """Asked for several times in a step, so the last one is kept."""
+        if at_s != self._newest[0]:
+            self._newest = at_s, self._at(at_s)
+        return self._newest[1]
+
+    def _at(self, at_s: float) -> float:
         rate, bursts = self._base.at(at_s), self._bursts
         if (
             bursts is not None

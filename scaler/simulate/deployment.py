@@ -50,6 +50,7 @@ class Deployment:
         self.demand = service.load.curve(traces)
         self.clients = ClientPool(self.demand, service.clients, noise)
         self.least, self.most = service.bounds
+        self._target_concurrency = service.target_concurrency
         self.hpa = Hpa(service.replicas, behavior, max(self.least, 1), max(self.most, 1))
         self.sync_phase_s = STEP_S * noise.randrange(3)
         self.poll_phase_s = STEP_S * noise.randrange(6)
@@ -79,31 +80,32 @@ class Deployment:
         return self._needed[1]
 
     def _needed_at(self, at_s: float) -> int:
-        service, setting = self.service, self.setting(at_s)
-        per_s = self.demand.at(at_s)
+        setting, per_s = self.setting(at_s), self.demand.at(at_s)
         if per_s <= 0.0:
             return self.least
-        by_target = per_s * (setting.service_time_s + service.queue_delay_s) / service.target_concurrency
-        replicas = max(by_target, self.work(at_s) / FULL_GPU_RATIO) - TOLERANCE_REPLICAS
+        by_target = per_s * (setting.service_time_s + self.service.queue_delay_s) / self._target_concurrency
+        replicas = max(by_target, self._work(per_s, setting) / FULL_GPU_RATIO) - TOLERANCE_REPLICAS
         return min(max(1, math.ceil(replicas), self.least), self.most)
 
     def work(self, at_s: float) -> float:
         """What the fresh load of this moment keeps busy, in whole replicas with their cards to themselves: beyond that
         it queues."""
-        setting, per_s = self.setting(at_s), self.demand.at(at_s)
+        return self._work(self.demand.at(at_s), self.setting(at_s))
+
+    def _work(self, per_s: float, setting: Setting) -> float:
         return per_s * max(self.service.gpu_time_s, setting.service_time_s / setting.max_concurrent)
 
     def fresh_per_s(self) -> float:
         """Fresh arrivals of the last minute."""
-        return sum(step.fresh for step in self.recent) / max(STEP_S, STEP_S * len(self.recent))
+        return sum([step.fresh for step in self.recent]) / max(STEP_S, STEP_S * len(self.recent))
 
     def failed_ratio(self) -> float:
         """The part of the last minute's attempts that failed, for whatever reason."""
-        return _ratio(sum(step.failed for step in self.recent), self.recent)
+        return _ratio(sum([step.failed for step in self.recent]), self.recent)
 
     def storm_ratio(self) -> float:
         """The part of the last minute's attempts that failed for lack of VRAM."""
-        return _ratio(sum(step.short_of_vram for step in self.recent), self.recent)
+        return _ratio(sum([step.short_of_vram for step in self.recent]), self.recent)
 
     def living(self) -> list[Pod]:
         return [pod for pod in self.pods if pod.leaves_s is None]
@@ -154,6 +156,12 @@ class Deployment:
     def reconcile(self, at_s: float, fleet: Fleet) -> None:
         """Pods follow the replicas. A new revision takes over with surge 25 % and nothing unavailable."""
         spec = self.hpa.replicas
+        if len(self.pods) == spec:  # as at nearly every step: nothing comes and nothing goes
+            for each in self.pods:
+                if each.leaves_s is not None or each.revision != self.revision:
+                    break
+            else:
+                return
         living = self.living()
         old = [pod for pod in living if pod.revision != self.revision]
         surge = math.ceil(spec / 4) if old else 0
@@ -190,5 +198,7 @@ def by_workload(deployments: Iterable[Deployment]) -> dict[WorkloadKey, Deployme
 
 
 def _ratio(failed: float, recent: Iterable[Recent]) -> float:
-    attempts = sum(step.attempts for step in recent)
+    if failed <= 0.0:
+        return 0.0
+    attempts = sum([step.attempts for step in recent])
     return min(1.0, failed / attempts) if attempts else 0.0
