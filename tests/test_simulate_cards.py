@@ -180,7 +180,7 @@ def test_a_grant_is_unsafe_once_though_two_of_its_cards_are_short() -> None:
 
 
 # Two cards of 10,000 MiB, three places each, watermark 1,000. Both have a rank of 150 + 1,500, one the other service. A
-# second replica leaves 10,000 - 150 - 6,000 - 2 x 1,650 = 550 there, 5,550 beside a small one, and 6,700 on the other card.
+# second replica leaves 10,000 - 150 - 6,000 - 2 x 1,650 = 550 there, 5,550 beside a small one; on the other card 6,700.
 @pytest.mark.parametrize(
     ("other", "second_fits"),
     [pytest.param("6000Mi", False, id="550 are left on one of two"), pytest.param("1000Mi", True, id="5,550 are left")],
