@@ -12,7 +12,7 @@ from typing import NamedTuple
 from scaler.simulate.arena import Arena, ArenaKind
 from scaler.simulate.clients import ClientPool
 from scaler.simulate.curves import Curve
-from scaler.simulate.execution import Setting
+from scaler.simulate.execution import Setting, waiting_by_chance
 from scaler.simulate.fleet import TERMINATION_S, Fleet, Pod
 from scaler.simulate.hpa import Answer, Behavior, Hpa
 from scaler.simulate.metric_path import Replicas
@@ -22,6 +22,9 @@ from scaler.snapshot import WorkloadKey
 COOLDOWN_S = 300.0  # KEDA's, before it scales to zero
 FULL_GPU_RATIO = 0.8  # of a card that one replica may keep busy before requests queue: what truth calls enough
 TOLERANCE_REPLICAS = 0.05
+# More than that above what a replica should carry, and it is short: the HPA's own tolerance, below which no autoscaler
+# on it would act.
+SHORT_RATIO = 0.1
 TRUTH_WINDOW_S = 60.0
 
 
@@ -72,20 +75,30 @@ class Deployment:
         return self._setting[1]
 
     def needed(self, at_s: float) -> int:
-        """Replicas that the fresh load of this moment needs, by what the model knows: its concurrency alone on a card
-        over the target, and no replica keeping more than 80 % of a card, or of its concurrency, busy."""
+        """Replicas that the fresh load of this moment needs, by what the model knows."""
         if at_s != self._needed[0]:
             self._needed = at_s, self._needed_at(at_s)
         return self._needed[1]
 
+    def is_short(self, ready: int, at_s: float) -> bool:
+        """Whether so many replicas are fewer than needed, and carry more than the tolerance above what they should."""
+        return ready < self.needed(at_s) and (ready == 0 or self._load_ratio(ready, at_s) > 1.0 + SHORT_RATIO)
+
     def _needed_at(self, at_s: float) -> int:
-        service, setting = self.service, self.setting(at_s)
-        per_s = self.demand.at(at_s)
-        if per_s <= 0.0:
+        if self.demand.at(at_s) <= 0.0:
             return self.least
-        by_target = per_s * (setting.service_time_s + service.queue_delay_s) / service.target_concurrency
-        replicas = max(by_target, self.work(at_s) / FULL_GPU_RATIO) - TOLERANCE_REPLICAS
-        return min(max(1, math.ceil(replicas), self.least), self.most)
+        replicas = max(1, self.least)
+        while replicas < self.most and self._load_ratio(replicas, at_s) > 1.0 + TOLERANCE_REPLICAS / replicas:
+            replicas += 1
+        return min(replicas, self.most)
+
+    def _load_ratio(self, replicas: int, at_s: float) -> float:
+        """What each of so many replicas, alone on a card, carries of the fresh load over what it should: the target in
+        flight, with the mean queue of single arrivals, and 80 % of the card, or of its concurrency, busy."""
+        busy_ratio = self.work(at_s) / replicas
+        inflight = self.demand.at(at_s) * (self.setting(at_s).service_time_s + self.service.queue_delay_s) / replicas
+        inflight += waiting_by_chance(busy_ratio, clump=1.0)
+        return max(inflight / self.service.target_concurrency, busy_ratio / FULL_GPU_RATIO)
 
     def work(self, at_s: float) -> float:
         """What the fresh load of this moment keeps busy, in whole replicas with a card each: beyond that it queues."""

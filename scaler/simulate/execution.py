@@ -60,10 +60,8 @@ def serve(pod: Pod, setting: Setting, arrivals: float, clump: float, gpu_part: f
     given_up = max(0.0, queue - per_s * service.clients.patience_s)
     pod.queue = queue - given_up
 
-    ratio = min(tried / capacity, _WAIT_RATIO_MOST) if capacity > 0.0 else 0.0
     rate = tried / STEP_S
-    # The mean queue of clumps that arrive at random and are served evenly (M[X]/D/1), beside what is gathered.
-    chance = ratio * (ratio + clump - 1.0) / (2.0 * (1.0 - ratio))
+    chance = waiting_by_chance(tried / capacity if capacity > 0.0 else 0.0, clump)
     waiting = pod.queue + rate * service.queue_delay_s + chance
     failed = tried * _failing_ratio(pod, clump, rate, tried, noise) if tried > 0.0 else 0.0
     succeeded = tried - failed
@@ -80,6 +78,12 @@ def serve(pod: Pod, setting: Setting, arrivals: float, clump: float, gpu_part: f
     pod.scrapes.running = min(rate * wall_s, setting.max_concurrent)
     pod.kv_ratio = min(1.0, rate * wall_s / setting.max_concurrent)
     return Served(tried, failed, given_up)
+
+
+def waiting_by_chance(busy_ratio: float, clump: float) -> float:
+    """The mean queue of a pod where clumps of requests arrive at random and are served evenly (M[X]/D/1)."""
+    ratio = min(busy_ratio, _WAIT_RATIO_MOST)
+    return ratio * (ratio + clump - 1.0) / (2.0 * (1.0 - ratio))
 
 
 def _failing_ratio(pod: Pod, clump: float, rate: float, tried: float, noise: random.Random) -> float:

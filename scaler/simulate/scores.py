@@ -31,7 +31,8 @@ class Scores:
         lost_requests: fresh requests that were never answered, retries included. failed_attempts: all that failed.
         fresh_requests: what clients wanted, for comparison.
         replica_hours: of the pods that exist.
-        unmet_s: seconds, summed over services, with fewer ready replicas than the fresh load needs.
+        unmet_s: seconds, summed over services, with fewer ready replicas than the fresh load needs, each of them over
+            10 % above what it should carry.
         reversals: changes of direction of the replicas, summed over services.
         worst_free_mib: the least free VRAM of any card. below_low_s: seconds with a card below the low watermark.
         fresh_error_ratio: median over services and ticks of an out-of-memory storm of
@@ -105,7 +106,7 @@ class Account:
                     if not settled and pod.card.is_below(self.low_bytes):
                         pod.was_unsafe = True
                         self._unsafe += 1
-            self._unmet_s += STEP_S * (ready < deployment.needed(at_s))
+            self._unmet_s += STEP_S * deployment.is_short(ready, at_s)
         if at_s % TICK_S == 0:
             self._judge(deployments, autoscaler)
         if at_s % 60.0 == 0:
