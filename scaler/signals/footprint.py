@@ -42,8 +42,8 @@ class VramLesson(NamedTuple):
     """One pod of the service held `held_bytes` of a card of that class.
 
     `measured` is the pod's own series; `learnt` is from the card's used memory. `cards` is on how many cards a replica
-    sits. `in_oom`: the service failed for lack of VRAM at that moment. `told_by` names the source of a `measured` one,
-    "" where that is not known.
+    sits; None where it was not seen how many replicas there are. `in_oom`: the service failed for lack of VRAM then.
+    `told_by` names the source of a `measured` one, "" where that is not known.
     """
 
     time_s: float
@@ -51,13 +51,13 @@ class VramLesson(NamedTuple):
     card: CardClass
     held_bytes: float
     kind: Kind
-    cards: int
+    cards: int | None
     in_oom: bool
     told_by: str = ""
 
 
 _TIME_S, _HELD_BYTES = attrgetter("time_s"), attrgetter("held_bytes")
-_CARDS, _POOL = attrgetter("cards"), attrgetter("pool")
+_POOL = attrgetter("pool")
 
 
 class Known(NamedTuple):
@@ -116,10 +116,11 @@ def _footprints(lessons: tuple[VramLesson, ...]) -> Footprints:
     for lesson in lessons:
         by_card.setdefault(lesson.card, []).append(lesson)
     oom_s = max((lesson.time_s for lesson in lessons if lesson.in_oom), default=None)
+    cards = [lesson.cards for lesson in lessons if lesson.cards is not None]
     return Footprints(
         lessons,
         {card: _known(each, oom_s) for card, each in by_card.items()},
-        median_low(map(_CARDS, lessons)) if lessons else 1,
+        median_low(cards) if cards else 1,
         frozenset(map(_POOL, lessons)),
     )
 
