@@ -61,6 +61,7 @@ class Fixed:
     """Answers one value for ever, and keeps what it saw."""
 
     behavior: Behavior | None = EXAMPLE_BEHAVIOR
+    reads_spots = True
 
     def __init__(self, value: float | None) -> None:
         self._answer = HOLD if value is None else Answer(value, value > 0)

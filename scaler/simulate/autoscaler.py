@@ -39,6 +39,10 @@ class Autoscaler(Protocol):
     def behavior(self) -> Behavior | None:
         """Of its HPAs; None is an HPA without that field."""
 
+    @property
+    def reads_spots(self) -> bool:
+        """Whether it queries instant readings, as KEDA's own triggers do."""
+
     def look(self, seen: Seen, truth: Truth) -> None:
         """Every 15 s, on the whole quarter of a minute."""
 

@@ -17,6 +17,7 @@ class _Watcher:
     """Keeps the newest of what was seen; a value a service, from its instant readings."""
 
     behavior: Behavior | None = EXAMPLE_BEHAVIOR
+    reads_spots = True
 
     def __init__(self) -> None:
         self._seen: Seen | None = None

@@ -66,12 +66,13 @@ class Deployment:
         self._granted_left = 0
         self._last_active_s: float | None = None
         self._service_time, self._concurrent = Curve(service.service_time_s), Curve(service.max_concurrent)
-        self._setting = -math.inf, Setting(0.0, 0.0)
+        self._is_set = self._service_time.constant is not None and self._concurrent.constant is not None
+        self._setting = -math.inf, Setting(self._service_time.at(0.0), self._concurrent.at(0.0))
         self._needed = -math.inf, 0
 
     def setting(self, at_s: float) -> Setting:
         """Asked for several times in a step, so the last one is kept."""
-        if at_s != self._setting[0]:
+        if at_s != self._setting[0] and not self._is_set:
             self._setting = at_s, Setting(self._service_time.at(at_s), self._concurrent.at(at_s))
         return self._setting[1]
 
@@ -83,7 +84,7 @@ class Deployment:
 
     def is_short(self, ready: int, at_s: float) -> bool:
         """Whether so many replicas are fewer than needed, and carry more than the tolerance above what they should."""
-        return ready < self.needed(at_s) and (ready == 0 or self._load_ratio(ready, at_s) > 1.0 + SHORT_RATIO)
+        return (ready == 0 or self._load_ratio(ready, at_s) > 1.0 + SHORT_RATIO) and ready < self.needed(at_s)
 
     def _needed_at(self, at_s: float) -> int:
         if self.demand.at(at_s) <= 0.0:

@@ -66,7 +66,7 @@ class Spot(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """All that a policy may look at."""
+    """All that a policy may look at; `spots` where it reads them."""
 
     snapshot: Snapshot
     spots: Mapping[WorkloadKey, Spot]
@@ -102,7 +102,7 @@ class MetricPath:
                 self._collected[card.key] = self._collect(at_s, card)
             if (phase_now_s == phase_s or phase_now_s == phase_s - SCRAPE_S) and self.lost != "cards":
                 history = self._cards.setdefault(card.key, deque(maxlen=8))
-                history.append(self._collected[card.key]._replace(time_s=at_s))
+                history.append(CardScrape(at_s, *self._collected[card.key][1:]))
             if self._agent is not None and self.lost != "cards":
                 self._agent.round(at_s, card)
             if self.lost != "servers":
@@ -164,7 +164,7 @@ class MetricPath:
             count += 1
         return float(count)
 
-    def seen(self, at_s: float, pods: Mapping[WorkloadKey, list[Pod]]) -> Seen:
+    def seen(self, at_s: float, pods: Mapping[WorkloadKey, list[Pod]], with_spots: bool) -> Seen:
         """The fleet as Prometheus' queries at this instant tell it; `pods` are those that exist, by Deployment."""
         if self.lost == "all":
             return Seen(Snapshot(at_s, problems=(Problem("replicas", "Prometheus cannot be reached"),)), {})
@@ -177,7 +177,8 @@ class MetricPath:
                 if pod.scrapes.samples and pod.ready_s is not None and pod.leaves_s is None and self.lost != "servers"
             ]
             workloads[key] = self._workload(at_s, replicas, readers, exporter.get(key, 0.0))
-            spots[key] = self._spot(key, replicas, readers)
+            if with_spots:
+                spots[key] = self._spot(replicas, readers)
         cards = {}
         if self.lost != "cards":
             cards = {key: self._card(at_s, key, scrapes) for key, scrapes in self._cards.items()}
@@ -186,15 +187,14 @@ class MetricPath:
 
     def _workload(self, at_s: float, replicas: Replicas, readers: list[Pod], exporter_busy: float) -> WorkloadReading:
         age_s = at_s - self._replicas_at_s if self._replicas_at_s is not None else None
-        base = {
-            "spec_replicas": replicas.spec,
-            "ready_replicas": replicas.ready,
-            "status_replicas": replicas.exists,
-            "replicas_age_s": age_s,
-            "revision_created_s": replicas.revision_created_s,
-        }
         if not readers:
-            return WorkloadReading(**base)  # type: ignore[arg-type]
+            return WorkloadReading(
+                spec_replicas=replicas.spec,
+                ready_replicas=replicas.ready,
+                status_replicas=replicas.exists,
+                replicas_age_s=age_s,
+                revision_created_s=replicas.revision_created_s,
+            )
         is_vllm = readers[0].service.server == "vllm"
         servers = [pod.scrapes for pod in readers]
         stable = rates(servers, at_s - self._timing.stable_window_s, is_vllm)
@@ -203,9 +203,13 @@ class MetricPath:
         duration = stable.duration_s / stable.success if stable.success and stable.duration_s is not None else None
         fixed = readers[0].service.arena
         return WorkloadReading(
-            **base,  # type: ignore[arg-type]
+            spec_replicas=replicas.spec,
+            ready_replicas=replicas.ready,
+            status_replicas=replicas.exists,
+            replicas_age_s=age_s,
+            revision_created_s=replicas.revision_created_s,
             scraped_pods=len(readers),
-            signals_age_s=at_s - min(pod.scrapes.samples[-1].time_s for pod in readers),
+            signals_age_s=at_s - min([server.samples[-1].time_s for server in servers]),
             queued=stable.waiting,
             queued_burst=queued_burst,
             executing=stable.executing,
@@ -281,7 +285,7 @@ class MetricPath:
         """The cards that there are: their size, node and slots do not change."""
         self._about = {card.key: card for card in cards}
 
-    def _spot(self, key: WorkloadKey, replicas: Replicas, readers: list[Pod]) -> Spot:
+    def _spot(self, replicas: Replicas, readers: list[Pod]) -> Spot:
         """Instant queries; without a series they answer nothing, and KEDA's prometheus trigger reads that as 0."""
         if not readers:
             return Spot(None, None, None, None, None, replicas.ready)

@@ -25,6 +25,7 @@ class Oracle:
     small one finds a place later, too."""
 
     behavior: Behavior | None = AT_ONCE
+    reads_spots = False
 
     def __init__(self) -> None:
         self._truth: Truth | None = None

@@ -24,6 +24,7 @@ class Ours:
     rebuilds the memory from it as serving does: coarse steps for the lessons, every tick over the horizon."""
 
     behavior: Behavior | None = EXAMPLE_BEHAVIOR
+    reads_spots = False
 
     def __init__(self, scenario: Scenario) -> None:
         self.policy = scenario.policy()

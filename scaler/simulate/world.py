@@ -84,7 +84,7 @@ class World:
         self._path.scrape(now_s, self.fleet.cards, self._counts)
         if now_s % TICK_S == 0:
             pods = {deployment.workload: deployment.living() for deployment in self._deployments}
-            self.autoscaler.look(self._path.seen(now_s, pods), self._truth(at_s))
+            self.autoscaler.look(self._path.seen(now_s, pods, self.autoscaler.reads_spots), self._truth(at_s))
         if scored:
             self.account.add(at_s, self.fleet, self._deployments, self.autoscaler)
 
