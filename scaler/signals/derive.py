@@ -107,7 +107,7 @@ def derive(
     flows = flows.and_now(flow_now, time_s - QUEUE_WINDOW_S) if flow_now is not None else flows
     needed: Needed | None = None
     if is_shared and flow_now is not None and carried.lessons and reading.inflight_growth_per_s is not None:
-        needed = needed_inflight(carried, flows, fresh, operator.timing.stable_window_s)
+        needed = needed_inflight(carried, flows, flow_now, fresh, operator.timing.stable_window_s)
     own_ratio = min(1.0, needed.inflight / fresh) if needed is not None and fresh > 0.0 else 1.0
 
     floor_replicas = needed.floor_replicas if needed is not None else 0.0
