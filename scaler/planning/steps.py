@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from scaler.decision import Step
+from scaler.planning.cards import Hosts
 from scaler.planning.replicas import OwnLoad
 from scaler.planning.watermark import PoolMoment, Watch
 from scaler.policy import PoolPolicy, ServicePolicy
 from scaler.quantity import Level, format_bytes
 from scaler.signals.derive import Derivation
 from scaler.signals.gpu_share import gpu_share
-from scaler.snapshot import CardReading, WorkloadKey, WorkloadReading
+from scaler.snapshot import WorkloadKey, WorkloadReading
 
 
 def load_steps(
     derivation: Derivation,
     workload: WorkloadKey,
     readings: Mapping[WorkloadKey, WorkloadReading],
-    cards: Sequence[CardReading],
+    hosts: Hosts,
     load: OwnLoad,
     service: ServicePolicy,
     pool: PoolPolicy,
 ) -> list[Step]:
     """From requests in flight to own requests in flight, with every correction that was made or refused."""
-    reading, share = readings[workload], gpu_share(workload, readings, cards)
+    reading, share = readings[workload], gpu_share(workload, readings, hosts.get(workload, ()))
     moment, flow = derivation.moment, derivation.arrivals
     age = reading.signals_age_s or 0.0
     text = f"{reading.queued:.1f} queued + {reading.executing:.1f} executing, {age:.0f} s old"
