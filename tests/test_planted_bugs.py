@@ -36,7 +36,7 @@ def neighbours_count(monkeypatch: pytest.MonkeyPatch) -> None:
 def retries_count(monkeypatch: pytest.MonkeyPatch) -> None:
     """Attempts are taken for fresh arrivals."""
 
-    def undiscounted(reading: Any, oom_confirmed: bool, client_retries: int) -> Arrivals:
+    def undiscounted(reading: Any, oom_per_s: float, oom_confirmed: bool, client_retries: int) -> Arrivals:
         attempts = (reading.success_per_s or 0.0) + (reading.failure_per_s or 0.0)
         return Arrivals(attempts, attempts, 0.0, corrected=False)
 
