@@ -42,7 +42,7 @@ class VramLesson(NamedTuple):
     """One pod of the service held `held_bytes` of a card of that class.
 
     `measured` is the pod's own series; `learnt` is from the card's used memory. `cards` is on how many cards a replica
-    sits. `in_oom`: the service failed for lack of VRAM at that moment.
+    sits; None where it was not seen how many replicas there are. `in_oom`: the service failed for lack of VRAM then.
     """
 
     time_s: float
@@ -50,12 +50,12 @@ class VramLesson(NamedTuple):
     card: CardClass
     held_bytes: float
     kind: Kind
-    cards: int
+    cards: int | None
     in_oom: bool
 
 
 _TIME_S, _HELD_BYTES = attrgetter("time_s"), attrgetter("held_bytes")
-_CARDS, _POOL = attrgetter("cards"), attrgetter("pool")
+_POOL = attrgetter("pool")
 
 
 class Known(NamedTuple):
@@ -113,10 +113,11 @@ def _footprints(lessons: tuple[VramLesson, ...]) -> Footprints:
     for lesson in lessons:
         by_card.setdefault(lesson.card, []).append(lesson)
     oom_s = max((lesson.time_s for lesson in lessons if lesson.in_oom), default=None)
+    cards = [lesson.cards for lesson in lessons if lesson.cards is not None]
     return Footprints(
         lessons,
         {card: _known(each, oom_s) for card, each in by_card.items()},
-        median_low(map(_CARDS, lessons)) if lessons else 1,
+        median_low(cards) if cards else 1,
         frozenset(map(_POOL, lessons)),
     )
 
