@@ -240,6 +240,13 @@ def test_a_pod_that_ends_does_not_make_the_others_span_cards() -> None:
     assert decide(history, policy(DEFAULT, a={}), "a").granted == 3
 
 
+def test_pods_whose_replicas_have_yet_to_be_seen_do_not_span_cards() -> None:
+    """At the first lesson the exporter shows three pods, and kube-state-metrics no Deployment of that name."""
+    three = [a_holds(2.0, slots=2)] * 3
+    history = [snapshot(START_S, {}, *three), snapshot(START_S + TICK_S, {"a": asking(3, 4)}, *three)]
+    assert "on each of" not in told(history).text
+
+
 def test_vllm_takes_its_share_of_a_card_of_another_size() -> None:
     """0.9 of 40 GiB is 36, seen on the A100; on an L4 of 24 GiB it is 21.6, and 23.5 - 1 are free."""
     large = replace(card(3.0, pods={"a": 1}, held_gib={"a": (36.0,)}, slots=1), total_bytes=40.0 * GIB, model="A100")

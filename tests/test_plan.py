@@ -239,8 +239,11 @@ def test_a_freeze_does_not_bring_back_replicas_that_were_told_away() -> None:
     first = decide([*history, jump], policy(e5={}), "e5")
     assert (first.replicas, first.demand, first.granted, first.verdict) == (8, 8, None, Verdict.UNKNOWN)
     assert first.steps[-1].name == "told-since"
-    # 15 s later the sample is 20 s younger than the last answer of 2: the 8 are really there, and stay.
-    assert decide([*history, jump, at(jump, START_S + TICK_S)], policy(e5={}), "e5").granted == 8
+    # An answer is acted on within 60 s. 4 ticks later that of the last 2 is 75 s old and the sample 5 s: 70 s between
+    # them, so the 8 are really there, and stay.
+    later = [at(jump, START_S + TICK_S * tick) for tick in range(1, 5)]
+    granted = [decide([*history, jump, *later[:tick]], policy(e5={}), "e5").granted for tick in range(1, 5)]
+    assert granted == [None, None, None, 8]
 
 
 # --- what is a service's own --------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from scaler.simulate.arena import Arena
 from scaler.simulate.autoscaler import Estimate, Truth
 from scaler.simulate.baselines import Concurrency, Naive, QueueAndKv, VramPercent
 from scaler.simulate.clients import ClientPool
-from scaler.simulate.curves import Curve, Demand, Trace
+from scaler.simulate.curves import Curve, Demand, Lifetimes, Trace
 from scaler.simulate.execution import Setting, serve, share_gpu
 from scaler.simulate.fleet import CONTEXT_BYTES, Fleet, Pod
 from scaler.simulate.hpa import EXAMPLE_BEHAVIOR, HOLD, Answer, Behavior
@@ -165,7 +165,7 @@ def test_on_a_full_card_the_largest_batches_fail_and_the_small_ones_do_not() -> 
     of = service(rows=8, arena={"base": "100Mi", "perRow": "100Mi"})
     cards = fleet(cards=1)
     pod = pod_on(cards, of, Arena("power-of-two"))
-    pod.card.usable_bytes = pod.held_bytes + 802 * MIB  # 800 can be had: 7 rows
+    pod.cards[0].usable_bytes = pod.held_bytes + 802 * MIB  # 800 can be had: 7 rows
     for seed in range(20):
         served = serve(pod, Setting(0.05, 1e6), 200.0, 1.0, 1.0, random.Random(seed))
     # Geometric with the mean that gathers, 8 + 40/s x 0.01 s = 8.4 rows; more than 7 do not fit.
@@ -174,28 +174,27 @@ def test_on_a_full_card_the_largest_batches_fail_and_the_small_ones_do_not() -> 
 
 def test_the_scheduler_spreads_by_slots_and_does_not_see_vram() -> None:
     cards = fleet()
-    full = cards.next_card()
-    assert full is not None
+    (full,) = cards.next_cards()
     full.usable_bytes = 0.0
-    assert cards.next_card() is full
+    assert cards.next_cards() == (full,)
     first, second = (pod_on(cards, service()) for _ in range(2))
-    assert first.card is not second.card
+    assert first.cards != second.cards
     for _ in range(6):
         pod_on(cards, service())
-    assert cards.next_card() is None  # 4 cards x 2 slots
+    assert cards.next_cards() == ()  # 4 cards x 2 slots
 
 
 def test_a_load_that_finds_no_room_starts_again_later() -> None:
     cards = fleet(cards=1)
     pod = cards.create(service(), WorkloadKey("models", "encoder"), 0.0, Arena("power-of-two"), 0)
     assert pod is not None
-    pod.card.usable_bytes = 600 * MIB
+    pod.cards[0].usable_bytes = 600 * MIB
     times = [float(step) for step in range(0, 120, 5)]
     for at_s in times:
         pod.load(at_s)
     assert pod.ready_s is None
     assert pod.crashes >= 1
-    pod.card.usable_bytes = 2000 * MIB
+    pod.cards[0].usable_bytes = 2000 * MIB
     for at_s in range(120, 600, 5):
         pod.load(float(at_s))
     assert pod.ready_s is not None
@@ -336,6 +335,29 @@ def test_rows_of_one_bin_of_a_trace_add_up(tmp_path: Path) -> None:
     (tmp_path / "t.csv.gz").write_bytes(gzip.compress("\n".join(rows).encode()))
     curve = Trace(file="t.csv.gz", column="completed").curve(tmp_path)
     assert [curve.at(at_s) for at_s in (0.0, 15.0, 30.0)] == [2.0, 5.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("at_s", "living"),
+    [
+        pytest.param(0.0, 1, id="the first was there before"),
+        pytest.param(99.0, 1, id="until the second comes"),
+        pytest.param(100.0, 2, id="at once, not along a line"),
+        pytest.param(149.0, 2, id="one that no card was found for is wanted, too"),
+        pytest.param(150.0, 1, id="and gives up"),
+        pytest.param(600.0, 0, id="the first one goes, the third is of another size"),
+    ],
+)
+def test_pods_that_lived_are_load_while_they_lived(tmp_path: Path, at_s: float, living: int) -> None:
+    rows = [
+        "gpu_milli,creation_time,scheduled_time,deletion_time",
+        "470,900,900,1600",
+        "470,1100,,1150",
+        "810,900,900,9000",
+    ]
+    (tmp_path / "pods.csv.gz").write_bytes(gzip.compress("\n".join(rows).encode()))
+    of = {"file": "pods.csv.gz", "where": {"gpu_milli": "470"}, "from": "1000s", "perPod": 40}
+    assert Lifetimes.model_validate(of, by_alias=True).curve(tmp_path).at(at_s) == 40.0 * living
 
 
 def test_the_agents_pods_and_its_card_are_of_the_same_rounds() -> None:

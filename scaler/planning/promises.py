@@ -8,9 +8,11 @@ from typing import NamedTuple
 
 from scaler.policy import ServiceKey
 
-# What KEDA was told may be acted on until then: the plan is in force for a tick (15 s), KEDA may hold what it got for a
-# pollingInterval (30 s), the HPA acts every 15 s, and kube-state-metrics shows it one scrape later (30 s at most).
-PROMISE_S = 90.0
+# So late what KEDA was told may be acted on: the plan is in force for a tick (15 s), KEDA may hold what it got for a
+# pollingInterval (30 s), and the HPA acts every 15 s.
+ACTED_ON_S = 60.0
+# So late that may be seen: kube-state-metrics shows it one scrape later (30 s at most).
+PROMISE_S = ACTED_ON_S + 30.0
 # Where as many ran for so long of that time as were read, whatever was told, the HPA does not follow.
 IGNORED_S = 60.0
 

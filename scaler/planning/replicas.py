@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from scaler.planning.promises import ACTED_ON_S
 from scaler.policy import PoolPolicy, ServicePolicy
 from scaler.signals.derive import Moment
 
@@ -37,14 +38,14 @@ class OwnLoad(NamedTuple):
 
 
 def own_load(moment: Moment, pool: PoolPolicy) -> OwnLoad:
-    """A moment's own part. Time-slicing stretches waiting, execution and wall time alike, so one ratio serves all."""
+    """A moment's own part. Time-slicing stretches waiting and execution alike; GPU time has a ratio of its own."""
     if pool.contention_counts:
         return undiscounted(moment)
     ratio = moment.own_ratio
     return OwnLoad(
         moment.inflight * ratio,
         moment.queued * ratio,
-        moment.gpu_busy * ratio,
+        moment.gpu_busy * moment.own_gpu_ratio,
         moment.inflight,
         moment.carried_floor,
         moment.carried_by,
@@ -124,15 +125,16 @@ def least_told(
     """The least that KEDA can have been told since `replicas` were read at `sampled_s`, or `replicas`.
 
     What was told may have been acted on in the meantime: of 10 replicas read 20 s ago, and 6 told until now, 6 or 10
-    run. A moment whose load asked for less told that; any other told the replicas or nothing.
+    run. A moment whose load asked for less told that; any other told the replicas or nothing. What was told while fewer
+    ran than now has been overtaken.
     """
     least = replicas
     for index in range(len(moments) - 1, -1, -1):
         moment = moments[index]
-        if moment.time_s == time_s:
-            continue
-        if moment.time_s <= sampled_s - HPA_SYNC_S:
+        if moment.time_s <= sampled_s - ACTED_ON_S:
             break
+        if moment.time_s == time_s or moment.spec_replicas < replicas:
+            continue
         now = bounded(replicas_for(own_load(moment, pool), service, pool), service, pool)
         if now >= replicas or not moment.is_whole or moment.is_held:
             continue
@@ -140,6 +142,3 @@ def least_told(
         if window.covered:
             least = min(least, max(now, min(moment.spec_replicas, window.replicas)))
     return least
-
-
-HPA_SYNC_S = 15.0  # kube-controller-manager's --horizontal-pod-autoscaler-sync-period: an answer is acted on that late

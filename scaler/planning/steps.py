@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from scaler.decision import Step
@@ -32,6 +33,7 @@ def load_steps(
         text += f"; burst {derivation.inflight_burst:.1f}"
     steps = [
         Step("replicas", moment.spec_replicas, "replicas", f"spec.replicas, read {reading.replicas_age_s:.0f} s ago"),
+        *_placed(workload, cards, moment.spec_replicas),
         Step("in-flight", derivation.inflight_stable, "requests", text),
     ]
     if flow is not None:
@@ -64,6 +66,15 @@ def load_steps(
     if service.target_queue is not None:
         steps.append(Step("own-queue", load.queued, "requests", f"target {service.target_queue:g} a replica"))
     return steps
+
+
+def _placed(workload: WorkloadKey, cards: Sequence[CardReading], replicas: int) -> list[Step]:
+    """The cards that its pods are taken to sit on, and who says so."""
+    if not cards:
+        return [Step("cards", None, "cards", "nobody names a card of its pods")] if replicas else []
+    by = Counter(card.placed_by.get(workload, "") for card in cards)
+    told = ", ".join(f"{count} by {source}" if len(by) > 1 else f"by {source}" for source, count in sorted(by.items()))
+    return [Step("cards", len(cards), "cards", f"that its pods sit on{f', {told}' if any(by) else ''}")]
 
 
 def watermark_steps(now: PoolMoment, state: Watch, low: Level, high: Level, pool: PoolPolicy) -> list[Step]:

@@ -10,9 +10,8 @@ from typing import NamedTuple
 
 from scaler.decision import Decision, Reason, Step, StepMaker, Verdict
 from scaler.planning.barriers import Barrier
-from scaler.planning.promises import PROMISE_S, Promise, told_less, told_more
+from scaler.planning.promises import ACTED_ON_S, PROMISE_S, Promise, told_less, told_more
 from scaler.planning.replicas import (
-    HPA_SYNC_S,
     Window,
     bounded,
     least_told,
@@ -253,7 +252,7 @@ def _told_less(
     number above them would be a scale-up."""
     age_s = reading.replicas_age_s or 0.0
     least = least_told(seen.moments, seen.time_s, replicas, seen.time_s - age_s, service, pool)
-    least = min(least, told_less(seen.promises, replicas, seen.time_s - age_s - HPA_SYNC_S))
+    least = min(least, told_less(seen.promises, replicas, seen.time_s - age_s - ACTED_ON_S))
     if least >= min(replicas, answer):
         return None
     text = f"{replicas} were read {age_s:.0f} s ago, {least} told since: no answer until it is seen what runs"

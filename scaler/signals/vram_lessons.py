@@ -46,7 +46,8 @@ def vram_lessons(
 ) -> Taught:
     """Per Deployment: what its largest pod holds on each card, or what can be told from the card's used memory.
 
-    `lately` is how many of its replicas existed lately: pods that end sit on cards still.
+    `lately` is how many of its replicas existed lately, none where they have not been seen: pods that end sit on cards
+    still.
     """
     taught: Taught = {}
     on_cards = places(card for cards in pools.values() for _, card in cards)
@@ -68,10 +69,12 @@ def vram_lessons(
                 ready, missing = _ready(snapshot, workload)
                 if held_bytes <= 0 or not ready or (kind == "learnt" and missing):
                     continue
-                replicas_cards = max(1, on_cards[workload] // max(1, lately(workload)))
+                replicas = lately(workload)
+                replicas_cards = max(1, on_cards[workload] // replicas) if replicas else None
                 where = card_class(card.model, card.total_bytes)
+                told_by = card.held_source or ""
                 lesson = VramLesson(
-                    snapshot.taken_at_s, pool, where, held_bytes, kind, replicas_cards, workload in in_oom
+                    snapshot.taken_at_s, pool, where, held_bytes, kind, replicas_cards, workload in in_oom, told_by
                 )
                 taught.setdefault(workload, []).append(lesson)
     return taught

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -15,10 +15,11 @@ from scaler.snapshot import WorkloadKey
 
 
 class Estimate(NamedTuple):
-    """What a policy believes of one service: fresh requests per second, and its own part of its cards' GPU time."""
+    """What a policy believes of one service: fresh requests per second, and its own part of its cards' GPU time. Worked
+    out when asked for: hardly any moment is one to judge them by."""
 
-    fresh_per_s: float | None
-    own_share: float | None
+    fresh_per_s: Callable[[], float | None]
+    own_share: Callable[[], float | None]
 
 
 @dataclass(frozen=True, slots=True)

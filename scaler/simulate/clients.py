@@ -37,6 +37,7 @@ class ClientPool:
         ]
         self._wait_steps = steps
         self._clump = Curve(clients.clump)
+        self._none = [0.0] * (clients.retries + 1)
         self._due: deque[list[float]] = deque([0.0] * (clients.retries + 1) for _ in range(max(steps, default=1) + 1))
         self.fresh = self.lost = self.attempts_failed = self.attempts = 0.0
         self.fresh_now, self.clump = 0.0, 1.0
@@ -45,7 +46,7 @@ class ClientPool:
         """The next step's attempts."""
         mean = self._demand.at(at_s) * STEP_S
         by_try = self._due.popleft()
-        self._due.append([0.0] * (self._clients.retries + 1))
+        self._due.append(self._none.copy())
         self.clump = max(1.0, self._clump.at(at_s))
         self.fresh_now = self._count(mean / self.clump) * self.clump
         by_try[0] += self.fresh_now

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import math
 from bisect import bisect_right
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,8 @@ from pydantic import BeforeValidator, Field
 from scaler.duration import parse_duration
 from scaler.policy import Section
 from scaler.quantity import Number, Seconds, parse_number
+
+AT_ONCE_S = 0.001  # a change that takes no time, between two points
 
 
 class TraceMissing(Exception):
@@ -26,15 +29,17 @@ class Curve:
     def __init__(self, points: Mapping[float, float]) -> None:
         self._times = sorted(points)
         self._values = [points[time_s] for time_s in self._times]
+        self.constant = self._values[0] if len(self._values) == 1 else None
 
     def at(self, at_s: float) -> float:
-        if len(self._values) == 1:
-            return self._values[0]
-        after = bisect_right(self._times, at_s)
-        if after == 0 or after == len(self._times):
-            return self._values[max(after - 1, 0)]
-        (start_s, end_s), (first, last) = self._times[after - 1 : after + 1], self._values[after - 1 : after + 1]
-        return first + (last - first) * (at_s - start_s) / (end_s - start_s)
+        if self.constant is not None:
+            return self.constant
+        times, values = self._times, self._values
+        after = bisect_right(times, at_s)
+        if after == 0 or after == len(times):
+            return values[max(after - 1, 0)]
+        start_s, first = times[after - 1], values[after - 1]
+        return first + (values[after] - first) * (at_s - start_s) / (times[after] - start_s)
 
 
 def _points(value: Any) -> Any:
@@ -58,6 +63,30 @@ class Bursts(Section):
     first_s: Seconds = Field(0.0, alias="first", ge=0, le=7 * 86400, description="the first one's beginning, 0s to 7d")
 
 
+class Lifetimes(Section):
+    """Recorded pods as load: each is worth `perPod` while it lives, from `creation_time` to `deletion_time` (CSV, gzip;
+    both in seconds from the trace's start). One that no card was found for was wanted all the same."""
+
+    file: str = Field(min_length=1, description="a file name within the directory of --traces")
+    where: dict[str, str] = Field(default_factory=dict, description="rows with these values only")
+    from_s: Seconds = Field(alias="from", ge=0, le=400 * 86400, description="the start within the trace, 0s to 400d")
+    per_pod: Number = Field(alias="perPod", ge=0, le=1e6, description="requests per second of a pod, 0 to 1000000")
+
+    def curve(self, traces: Path | None) -> Curve:
+        """Raises TraceMissing."""
+        changes: dict[float, int] = {}
+        for row in _rows(self.file, self.where, traces):
+            for column, change in (("creation_time", 1), ("deletion_time", -1)):
+                at_s = float(row[column]) - self.from_s
+                changes[at_s] = changes.get(at_s, 0) + change
+        points, living = dict[float, float](), 0
+        for at_s in sorted(changes):
+            points[at_s - AT_ONCE_S] = living * self.per_pod
+            living += changes[at_s]
+            points[at_s] = living * self.per_pod
+        return Curve(points)
+
+
 class Trace(Section):
     """A column of a recorded trace (CSV, gzip; `t_s` is seconds from its start), as a rate per second. Rows of one bin,
     as of several load generators, add up."""
@@ -70,31 +99,39 @@ class Trace(Section):
 
     def curve(self, traces: Path | None) -> Curve:
         """Raises TraceMissing."""
-        if traces is None or not (traces / self.file).is_file():
-            where = "no directory was given" if traces is None else f"not in {traces}"
-            raise TraceMissing(f"needs the public trace {self.file}: {where} (--traces DIR)")
         points: dict[float, float] = {}
-        with gzip.open(traces / self.file, "rt", newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                if all(row.get(name) == value for name, value in self.where.items()) and row.get(self.column):
-                    bin_start_s = float(row["t_s"]) // self.bin_s * self.bin_s
-                    rate = float(row[self.column]) / self.bin_s * self.scale
-                    points[bin_start_s] = points.get(bin_start_s, 0.0) + rate
+        for row in _rows(self.file, self.where, traces):
+            if row.get(self.column):
+                bin_start_s = float(row["t_s"]) // self.bin_s * self.bin_s
+                rate = float(row[self.column]) / self.bin_s * self.scale
+                points[bin_start_s] = points.get(bin_start_s, 0.0) + rate
         if not points:
             raise TraceMissing(f"{self.file}: no rows of {self.where} with a value in {self.column}")
         return Curve(points)
 
 
+def _rows(name: str, where: Mapping[str, str], traces: Path | None) -> list[dict[str, str]]:
+    if traces is None or not (traces / name).is_file():
+        place = "no directory was given" if traces is None else f"not in {traces}"
+        raise TraceMissing(f"needs the public trace {name}: {place} (--traces DIR)")
+    with gzip.open(traces / name, "rt", newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if all(row.get(key) == value for key, value in where.items())]
+    if not rows:
+        raise TraceMissing(f"{name}: no rows of {dict(where)}")
+    return rows
+
+
 class Load(Section):
-    """Fresh requests per second: points (or a trace), and bursts on top."""
+    """Fresh requests per second: points (or a trace, or pods that lived), and bursts on top."""
 
     points: Points = Field(default_factory=lambda: {0.0: 0.0}, description="requests per second by time")
     trace: Trace | None = None
+    lifetimes: Lifetimes | None = None
     bursts: Bursts | None = None
 
     def curve(self, traces: Path | None) -> Demand:
-        base = self.trace.curve(traces) if self.trace is not None else Curve(self.points)
-        return Demand(base, self.bursts)
+        recorded = self.trace or self.lifetimes
+        return Demand(recorded.curve(traces) if recorded is not None else Curve(self.points), self.bursts)
 
 
 class Demand:
@@ -102,8 +139,15 @@ class Demand:
 
     def __init__(self, base: Curve, bursts: Bursts | None) -> None:
         self._base, self._bursts = base, bursts
+        self._newest = -math.inf, 0.0
 
     def at(self, at_s: float) -> float:
+        """Asked for several times in a step, so the last one is kept."""
+        if at_s != self._newest[0]:
+            self._newest = at_s, self._at(at_s)
+        return self._newest[1]
+
+    def _at(self, at_s: float) -> float:
         rate, bursts = self._base.at(at_s), self._bursts
         if (
             bursts is not None

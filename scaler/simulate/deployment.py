@@ -9,10 +9,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from scaler.simulate.arena import Arena, ArenaKind
+from scaler.simulate.arena import ArenaKind
 from scaler.simulate.clients import ClientPool
 from scaler.simulate.curves import Curve
-from scaler.simulate.execution import Setting
+from scaler.simulate.execution import Setting, waiting_by_chance
 from scaler.simulate.fleet import TERMINATION_S, Fleet, Pod
 from scaler.simulate.hpa import Answer, Behavior, Hpa
 from scaler.simulate.metric_path import Replicas
@@ -22,6 +22,9 @@ from scaler.snapshot import WorkloadKey
 COOLDOWN_S = 300.0  # KEDA's, before it scales to zero
 FULL_GPU_RATIO = 0.8  # of a card that one replica may keep busy before requests queue: what truth calls enough
 TOLERANCE_REPLICAS = 0.05
+# More than that above what a replica should carry, and it is short: the HPA's own tolerance, below which no autoscaler
+# on it would act.
+SHORT_RATIO = 0.1
 TRUTH_WINDOW_S = 60.0
 
 
@@ -50,6 +53,7 @@ class Deployment:
         self.demand = service.load.curve(traces)
         self.clients = ClientPool(self.demand, service.clients, noise)
         self.least, self.most = service.bounds
+        self._target_concurrency = service.target_concurrency
         self.hpa = Hpa(service.replicas, behavior, max(self.least, 1), max(self.most, 1))
         self.sync_phase_s = STEP_S * noise.randrange(3)
         self.poll_phase_s = STEP_S * noise.randrange(6)
@@ -72,37 +76,51 @@ class Deployment:
         return self._setting[1]
 
     def needed(self, at_s: float) -> int:
-        """Replicas that the fresh load of this moment needs, by what the model knows: its concurrency alone on a card
-        over the target, and no replica keeping more than 80 % of a card, or of its concurrency, busy."""
+        """Replicas that the fresh load of this moment needs, by what the model knows."""
         if at_s != self._needed[0]:
             self._needed = at_s, self._needed_at(at_s)
         return self._needed[1]
 
+    def is_short(self, ready: int, at_s: float) -> bool:
+        """Whether so many replicas are fewer than needed, and carry more than the tolerance above what they should."""
+        return ready < self.needed(at_s) and (ready == 0 or self._load_ratio(ready, at_s) > 1.0 + SHORT_RATIO)
+
     def _needed_at(self, at_s: float) -> int:
-        service, setting = self.service, self.setting(at_s)
-        per_s = self.demand.at(at_s)
-        if per_s <= 0.0:
+        if self.demand.at(at_s) <= 0.0:
             return self.least
-        by_target = per_s * (setting.service_time_s + service.queue_delay_s) / service.target_concurrency
-        replicas = max(by_target, self.work(at_s) / FULL_GPU_RATIO) - TOLERANCE_REPLICAS
-        return min(max(1, math.ceil(replicas), self.least), self.most)
+        replicas = max(1, self.least)
+        while replicas < self.most and self._load_ratio(replicas, at_s) > 1.0 + TOLERANCE_REPLICAS / replicas:
+            replicas += 1
+        return min(replicas, self.most)
+
+    def _load_ratio(self, replicas: int, at_s: float) -> float:
+        """What each of so many replicas, alone on its cards, carries of the fresh load over what it should: the target
+        in flight, with the mean queue of single arrivals, and 80 % of the card, or of its concurrency, busy."""
+        setting, per_s = self.setting(at_s), self.demand.at(at_s)
+        busy_ratio = self._work(per_s, setting) / replicas
+        inflight = per_s * (setting.service_time_s + self.service.queue_delay_s) / replicas
+        inflight += waiting_by_chance(busy_ratio, clump=1.0)
+        return max(inflight / self._target_concurrency, busy_ratio / FULL_GPU_RATIO)
 
     def work(self, at_s: float) -> float:
-        """What the fresh load of this moment keeps busy, in whole replicas with a card each: beyond that it queues."""
-        setting, per_s = self.setting(at_s), self.demand.at(at_s)
+        """What the fresh load of this moment keeps busy, in whole replicas with their cards to themselves: beyond that
+        it queues."""
+        return self._work(self.demand.at(at_s), self.setting(at_s))
+
+    def _work(self, per_s: float, setting: Setting) -> float:
         return per_s * max(self.service.gpu_time_s, setting.service_time_s / setting.max_concurrent)
 
     def fresh_per_s(self) -> float:
         """Fresh arrivals of the last minute."""
-        return sum(step.fresh for step in self.recent) / max(STEP_S, STEP_S * len(self.recent))
+        return sum([step.fresh for step in self.recent]) / max(STEP_S, STEP_S * len(self.recent))
 
     def failed_ratio(self) -> float:
         """The part of the last minute's attempts that failed, for whatever reason."""
-        return _ratio(sum(step.failed for step in self.recent), self.recent)
+        return _ratio(sum([step.failed for step in self.recent]), self.recent)
 
     def storm_ratio(self) -> float:
         """The part of the last minute's attempts that failed for lack of VRAM."""
-        return _ratio(sum(step.short_of_vram for step in self.recent), self.recent)
+        return _ratio(sum([step.short_of_vram for step in self.recent]), self.recent)
 
     def living(self) -> list[Pod]:
         return [pod for pod in self.pods if pod.leaves_s is None]
@@ -153,12 +171,18 @@ class Deployment:
     def reconcile(self, at_s: float, fleet: Fleet) -> None:
         """Pods follow the replicas. A new revision takes over with surge 25 % and nothing unavailable."""
         spec = self.hpa.replicas
+        if len(self.pods) == spec:  # as at nearly every step: nothing comes and nothing goes
+            for each in self.pods:
+                if each.leaves_s is not None or each.revision != self.revision:
+                    break
+            else:
+                return
         living = self.living()
         old = [pod for pod in living if pod.revision != self.revision]
         surge = math.ceil(spec / 4) if old else 0
         new = len(living) - len(old)
         while new < spec and new + len(old) < spec + surge:
-            arena = Arena(self.arena_kind, float(self.service.arena.cap) if self.service.arena.cap else None)
+            arena = self.service.new_arena(self.arena_kind)
             pod = fleet.create(self.service, self.workload, at_s, arena, self.revision)
             if pod is None:
                 break
@@ -180,7 +204,7 @@ class Deployment:
                 pod.leaves_s = at_s + TERMINATION_S
         for pod in [pod for pod in self.pods if pod.leaves_s is not None and pod.leaves_s <= at_s]:
             self.pods.remove(pod)
-            pod.card.pods.remove(pod)
+            fleet.remove(pod)
 
 
 def by_workload(deployments: Iterable[Deployment]) -> dict[WorkloadKey, Deployment]:
@@ -189,5 +213,7 @@ def by_workload(deployments: Iterable[Deployment]) -> dict[WorkloadKey, Deployme
 
 
 def _ratio(failed: float, recent: Iterable[Recent]) -> float:
-    attempts = sum(step.attempts for step in recent)
+    if failed <= 0.0:
+        return 0.0
+    attempts = sum([step.attempts for step in recent])
     return min(1.0, failed / attempts) if attempts else 0.0

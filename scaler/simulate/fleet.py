@@ -48,18 +48,21 @@ class Card:
 class Pod:
     """One replica. It is loading until `ready_s`, and holds its VRAM until it is gone.
 
+    On several cards its ranks run in step: each holds as much as the others, and the tightest card decides for all.
+
     Attributes:
+        cards: one, or so many of one node. What is held, and how busy it is, is on each of them.
         resident_bytes: context and weights so far; the arena comes on top.
         load_left_s: of the load time; None once it has loaded.
         retry_at_s: after a load that found no room, the next attempt.
-        queue: requests that wait here. gpu_busy: own GPU time in the last step, as a ratio of the card.
+        queue: requests that wait here. gpu_busy: own GPU time in the last step, as a ratio of each card.
         kv_ratio: part of what it may execute at once that it executes: vLLM's use of its KV cache.
         was_granted: an autoscaler's scale-up made it. was_unsafe: it has been counted as an unsafe grant.
     """
 
     service: ScenarioService
     workload: WorkloadKey
-    card: Card
+    cards: tuple[Card, ...]
     created_s: float
     arena: Arena
     scrapes: Scrapes
@@ -86,10 +89,18 @@ class Pod:
         return self.resident_bytes + self.arena.held_bytes
 
     @property
+    def free_bytes(self) -> float:
+        """Of the tightest of its cards."""
+        if len(self.cards) == 1:
+            return self.cards[0].free_bytes
+        return min(card.free_bytes for card in self.cards)
+
+    @property
     def full_bytes(self) -> float:
         """What it holds once loaded, as far as it is settled before the first execution."""
-        fixed = self.service.arena.share * self.card.total_bytes if self.service.arena.kind == "fixed" else 0.0
-        return max(CONTEXT_BYTES + self.service.weights, fixed)
+        service = self.service
+        fixed = service.arena.share * self.cards[0].total_bytes if service.arena.kind == "fixed" else 0.0
+        return max(CONTEXT_BYTES + service.weights / service.cards, fixed)
 
     def load(self, at_s: float) -> None:
         """One step of loading: weights come evenly; where the card has no room the server dies and starts again."""
@@ -100,7 +111,7 @@ class Pod:
         if self.load_left_s is None:
             return
         whole_s = max(self.service.load_time_s, STEP_S)
-        free = self.card.free_bytes
+        free = self.free_bytes
         if self.service.arena.kind == "fixed" and self.resident_bytes <= CONTEXT_BYTES:
             wanted = self.full_bytes  # vLLM looks for the whole of its share first, and takes it
         else:
@@ -118,7 +129,8 @@ class Pod:
             self.load_left_s, self.ready_s = None, at_s
 
     def leak(self) -> None:
-        self.resident_bytes += min(self.service.leak_per_hour * STEP_S / 3600, max(0.0, self.card.free_bytes))
+        leak_bytes = self.service.leak_per_hour * STEP_S / 3600 / self.service.cards
+        self.resident_bytes += min(leak_bytes, max(0.0, self.free_bytes))
 
 
 class Fleet:
@@ -141,29 +153,41 @@ class Fleet:
 
     def pods(self) -> Iterator[Pod]:
         for card in self.cards:
-            yield from card.pods
+            for pod in card.pods:
+                if pod.cards[0] is card:
+                    yield pod
 
-    def next_card(self, taken: Mapping[Card, int] = MappingProxyType({})) -> Card | None:
-        """Where the scheduler puts the next pod: a free slot on the node with the fewest pods. It is blind to VRAM.
-        `taken` are slots spoken for on top. None while every slot is taken: the pod stays pending."""
+    def next_cards(self, count: int = 1, taken: Mapping[Card, int] = MappingProxyType({})) -> tuple[Card, ...]:
+        """Where the scheduler puts the next pod: the node with the fewest places taken, of those with a free one on so
+        many cards, and there the cards with the fewest pods. It is blind to VRAM. `taken` are places spoken for on top.
+        Empty while no node has that many: the pod stays pending."""
         sits = {card: len(card.pods) + taken.get(card, 0) for card in self.cards}
         load: dict[str, int] = {}
+        free: dict[str, list[tuple[int, CardKey, Card]]] = {}
         for card, pods in sits.items():
             load[card.node] = load.get(card.node, 0) + pods
-        free = [card for card in self.cards if sits[card] < card.slots]
-        return min(free, key=lambda card: (load[card.node], sits[card], card.key)) if free else None
+            if pods < card.slots:
+                free.setdefault(card.node, []).append((pods, card.key, card))
+        emptiest = [(load[node], sorted(cards)[:count]) for node, cards in free.items() if len(cards) >= count]
+        return tuple(card for _, _, card in min(emptiest)[1]) if emptiest else ()
 
     def create(
         self, service: ScenarioService, workload: WorkloadKey, at_s: float, kind_arena: Arena, revision: int
     ) -> Pod | None:
-        """A new pod, or None while no slot is free."""
-        card = self.next_card()
-        if card is None:
+        """A new pod, or None while it finds no free slots."""
+        cards = self.next_cards(service.cards)
+        if not cards:
             return None
-        scrapes = Scrapes(phase_s=STEP_S * self._random.randrange(3))
-        pod = Pod(service, workload, card, at_s, kind_arena, scrapes, max(service.load_time_s, STEP_S), revision)
-        card.pods.append(pod)
+        scrapes = Scrapes(STEP_S * self._random.randrange(3), service.cards)
+        pod = Pod(service, workload, cards, at_s, kind_arena, scrapes, max(service.load_time_s, STEP_S), revision)
+        for card in cards:
+            card.pods.append(pod)
         return pod
+
+    def remove(self, pod: Pod) -> None:
+        """It is gone, from all of its cards."""
+        for card in pod.cards:
+            card.pods.remove(pod)
 
     def lose(self, count: int) -> list[Pod]:
         """So many cards fail; returns the pods that were on them. The fullest first: that is the worst loss."""
@@ -174,7 +198,10 @@ class Fleet:
             if len(gone) == len(self.cards):
                 break
             self.cards = [card for card in self.cards if card.key.uuid != fullest]
-            lost += [pod for card in gone for pod in card.pods]
+            pods = [pod for card in gone for pod in card.pods]
+            for pod in pods:
+                self.remove(pod)
+            lost += pods
         return lost
 
     def used_gib(self) -> float:

@@ -6,6 +6,8 @@ Quantities are whole thousandths, as in Kubernetes. A missing metric changes not
 from __future__ import annotations
 
 import math
+from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -75,7 +77,7 @@ class Hpa:
     target: float = 1.0
     _longest_s: float = field(init=False, default=0.0)
     _longest_period_s: float = field(init=False, default=0.0)
-    _recommendations: list[_Past] = field(default_factory=list)
+    _recommendations: deque[_Past] = field(default_factory=deque)
     _changes: list[_Past] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -121,14 +123,14 @@ class Hpa:
     def _stabilised(self, now_s: float, proposed: int) -> int:
         """With behavior: up by no more than the least, down by no less than the highest of each window. Without it:
         the highest of five minutes, also upward, which is the trap."""
-        past = [each for each in self._recommendations if each.time_s > now_s - self._longest_s]
-        self._recommendations = [*past, _Past(now_s, proposed)]
+        past = self._recommendations
+        while past and past[0].time_s <= now_s - self._longest_s:
+            past.popleft()
+        past.append(_Past(now_s, proposed))
         if self.behavior is None:
-            recent = [each.replicas for each in past if each.time_s > now_s - DOWNSCALE_STABILISATION_S]
-            return max([proposed, *recent])
-        up_s, down_s = now_s - self.behavior.up.window_s, now_s - self.behavior.down.window_s
-        highest_up = min([proposed, *(each.replicas for each in past if each.time_s > up_s)])
-        lowest_down = max([proposed, *(each.replicas for each in past if each.time_s > down_s)])
+            return max(_since(past, now_s - DOWNSCALE_STABILISATION_S, proposed))
+        highest_up = min(_since(past, now_s - self.behavior.up.window_s, proposed))
+        lowest_down = max(_since(past, now_s - self.behavior.down.window_s, proposed))
         return min(max(self.replicas, highest_up), lowest_down)
 
     def _limited(self, now_s: float, wanted: int) -> int:
@@ -150,3 +152,8 @@ class Hpa:
             return begin + sign * policy.value
         share = begin * (1 + sign * policy.value / 100)
         return math.ceil(share) if sign > 0 else int(share)
+
+
+def _since(past: Iterable[_Past], since_s: float, now: int) -> list[int]:
+    """What was recommended after that, and now, which a window of no length has, too."""
+    return [now, *[replicas for time_s, replicas in past if time_s > since_s]]

@@ -10,15 +10,14 @@ from __future__ import annotations
 import math
 import random
 from collections import defaultdict, deque
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping
 from typing import Literal, NamedTuple
 
 from scaler.policy import Timing
 from scaler.simulate.fleet import Card, Pod
 from scaler.simulate.node_agent import NodeAgent, spot
 from scaler.simulate.scenario import Attribution
-from scaler.simulate.servers import Rates, Scrape, rates
+from scaler.simulate.servers import Rates, Scrape, gauges, rates
 from scaler.snapshot import (
     CardKey,
     CardReading,
@@ -42,6 +41,8 @@ class CardScrape(NamedTuple):
     free_bytes: float
     utilization_ratio: float
     pods: tuple[tuple[Pod, float, float], ...]  # pod, held bytes, utilisation
+    places: Mapping[WorkloadKey, int]
+    held: Mapping[WorkloadKey, HeldVram]
 
 
 class Replicas(NamedTuple):
@@ -80,30 +81,45 @@ class MetricPath:
         self._collected: dict[CardKey, CardScrape] = {}
         self._replicas: dict[WorkloadKey, Replicas] = {}
         self._replicas_at_s: float | None = None
+        self._phase_s: dict[Card, float] = {}
         self._node_phase_s: dict[str, float] = {}
         self._agent = NodeAgent(noise) if attribution == "agent" else None
         self.lost: Literal["all", "cards", "servers"] | None = None
 
-    def scrape(self, at_s: float, cards: Iterable[Card], deployments: Mapping[WorkloadKey, Replicas]) -> None:
+    def scrape(
+        self, at_s: float, cards: Iterable[Card], deployments: Callable[[], dict[WorkloadKey, Replicas]]
+    ) -> None:
         """All targets whose turn it is."""
-        phase_now_s = at_s % SCRAPE_S
+        phase_now_s, collect_now_s = at_s % SCRAPE_S, at_s % COLLECT_S
         if phase_now_s == 5.0:
-            self._replicas, self._replicas_at_s = dict(deployments), at_s
+            self._replicas, self._replicas_at_s = deployments(), at_s
         for card in cards:
-            phase_s = self._node_phase_s.get(card.node)
+            phase_s = self._phase_s.get(card)
+            is_new = phase_s is None
             if phase_s is None:
-                phase_s = self._node_phase_s[card.node] = 5.0 * self._random.randrange(6)
-            if at_s % COLLECT_S == phase_s or card.key not in self._collected:
+                phase_s = self._phase_s[card] = self._phase_of(card.node)
+            if collect_now_s == phase_s or is_new:
                 self._collected[card.key] = self._collect(at_s, card)
-            if phase_now_s == phase_s % SCRAPE_S and self.lost != "cards":
+            if (phase_now_s == phase_s or phase_now_s == phase_s - SCRAPE_S) and self.lost != "cards":
                 history = self._cards.setdefault(card.key, deque(maxlen=8))
                 history.append(self._collected[card.key]._replace(time_s=at_s))
             if self._agent is not None and self.lost != "cards":
                 self._agent.round(at_s, card)
             if self.lost != "servers":
                 for pod in card.pods:
-                    if pod.scrapes.phase_s == phase_now_s and pod.ready_s is not None and pod.leaves_s is None:
+                    if (
+                        pod.scrapes.phase_s == phase_now_s
+                        and pod.ready_s is not None
+                        and pod.leaves_s is None
+                        and pod.cards[0] is card
+                    ):
                         self._scrape_pod(at_s, pod)
+
+    def _phase_of(self, node: str) -> float:
+        """When in its 30 s the exporter of that node collects."""
+        if node not in self._node_phase_s:
+            self._node_phase_s[node] = 5.0 * self._random.randrange(6)
+        return self._node_phase_s[node]
 
     def keep_only(self, present: Iterable[CardKey]) -> None:
         """Cards that failed answer no more; their series end with the next scrape."""
@@ -127,13 +143,16 @@ class MetricPath:
         pods = tuple((pod, pod.held_bytes, pod.gpu_busy * scale) for pod in card.pods)
         if self._attribution != "exporter":
             pods = pods[-1:]  # without virtual GPUs the card's series names one of its pods
-        return CardScrape(at_s, max(0.0, card.free_bytes), seen, pods)
+        places, held = _by_workload((pod, held_bytes, held_bytes) for pod, held_bytes, _ in pods)
+        if self._attribution != "exporter":
+            held = {}
+        return CardScrape(at_s, max(0.0, card.free_bytes), seen, pods, places, held)
 
     def _scrape_pod(self, at_s: float, pod: Pod) -> None:
         scrapes = pod.scrapes
         waiting = self._whole(scrapes.waiting / scrapes.clump) * scrapes.clump
         running = self._whole(scrapes.running)
-        scrapes.samples.append(Scrape(at_s, replace(scrapes.counters), waiting, running))
+        scrapes.samples.append(Scrape(at_s, scrapes.counters.copy(), waiting, running))
 
     def _whole(self, mean: float) -> float:
         """A gauge at one instant is a whole number; its mean over time need not be."""
@@ -152,13 +171,16 @@ class MetricPath:
         exporter = self._by_exporter()
         workloads, spots = {}, {}
         for key, replicas in self._replicas.items():
-            readers = [pod for pod in pods.get(key, []) if self.lost != "servers" and pod.scrapes.samples]
-            readers = [pod for pod in readers if pod.is_ready]
+            readers = [
+                pod
+                for pod in pods.get(key, ())
+                if pod.scrapes.samples and pod.ready_s is not None and pod.leaves_s is None and self.lost != "servers"
+            ]
             workloads[key] = self._workload(at_s, replicas, readers, exporter.get(key, 0.0))
             spots[key] = self._spot(key, replicas, readers)
         cards = {}
         if self.lost != "cards":
-            cards = {key: self._card(at_s, key, scrapes, pods) for key, scrapes in self._cards.items()}
+            cards = {key: self._card(at_s, key, scrapes) for key, scrapes in self._cards.items()}
         problems = (Problem("vram", "no series"),) if not cards else ()
         return Seen(Snapshot(at_s, workloads, cards, problems), spots)
 
@@ -174,8 +196,9 @@ class MetricPath:
         if not readers:
             return WorkloadReading(**base)  # type: ignore[arg-type]
         is_vllm = readers[0].service.server == "vllm"
-        stable = rates((pod.scrapes for pod in readers), at_s - self._timing.stable_window_s, is_vllm)
-        burst = rates((pod.scrapes for pod in readers), at_s - self._timing.burst_window_s, is_vllm)
+        servers = [pod.scrapes for pod in readers]
+        stable = rates(servers, at_s - self._timing.stable_window_s, is_vllm)
+        queued_burst, executing_burst = gauges(servers, at_s - self._timing.burst_window_s, is_vllm)
         busy, source = self._busy(at_s, readers, stable, exporter_busy, is_vllm)
         duration = stable.duration_s / stable.success if stable.success and stable.duration_s is not None else None
         fixed = readers[0].service.arena
@@ -184,9 +207,9 @@ class MetricPath:
             scraped_pods=len(readers),
             signals_age_s=at_s - min(pod.scrapes.samples[-1].time_s for pod in readers),
             queued=stable.waiting,
-            queued_burst=burst.waiting,
+            queued_burst=queued_burst,
             executing=stable.executing,
-            executing_burst=burst.executing,
+            executing_burst=executing_burst,
             inflight_growth_per_s=stable.growth_per_s,
             success_per_s=stable.success,
             failure_per_s=stable.failure,
@@ -214,43 +237,34 @@ class MetricPath:
         """Own GPU time by process, averaged over two minutes of the exporter's samples."""
         busy: dict[WorkloadKey, float] = defaultdict(float)
         for scrapes in self._cards.values() if self._attribution == "exporter" else ():
-            sums: dict[Pod, list[float]] = defaultdict(list)
+            sums: dict[Pod, list[float]] = {}  # each of a pod's cards has a series of its own
             for scrape in scrapes:
                 for pod, _, ratio in scrape.pods:
-                    sums[pod].append(ratio)
+                    if pod in sums:
+                        sums[pod].append(ratio)
+                    else:
+                        sums[pod] = [ratio]
             for pod, ratios in sums.items():
                 if pod.leaves_s is None:
                     busy[pod.workload] += sum(ratios) / len(ratios)
         return busy
 
-    def _card(
-        self, at_s: float, key: CardKey, scrapes: deque[CardScrape], pods: Mapping[WorkloadKey, list[Pod]]
-    ) -> CardReading:
-        last = scrapes[-1]
-        card = next((pod.card for pod, _, _ in last.pods), None)
-        places: dict[WorkloadKey, int] = defaultdict(int)
-        held: dict[WorkloadKey, HeldVram] = {}
-        told = [(pod, held_bytes, held_bytes) for pod, held_bytes, _ in last.pods]
+    def _card(self, at_s: float, key: CardKey, scrapes: deque[CardScrape]) -> CardReading:
+        last, about = scrapes[-1], self._about[key]
+        places, held, utilization = last.places, last.held, None
         agent_told = self._agent.pods(key) if self._agent is not None else None
         if agent_told is not None:
-            told = [(pod, use.held_bytes, use.peak_bytes) for pod, use in agent_told.items()]
-        for pod, held_bytes, highest_bytes in told:
-            places[pod.workload] += 1
-            if self._attribution == "exporter" or agent_told is not None:
-                before = held.get(pod.workload, HeldVram(0.0, 0.0))
-                held[pod.workload] = HeldVram(before.total_bytes + held_bytes, max(before.largest_bytes, highest_bytes))
-        if (
-            agent_told is None and self._attribution in ("triton", "agent") and card is not None
-        ):  # each server names its own card
-            places = defaultdict(int)
-            for pod in card.pods:
+            places, held = _by_workload((pod, use.held_bytes, use.peak_bytes) for pod, use in agent_told.items())
+        elif self._attribution in ("triton", "agent") and last.pods:  # each server names its own cards
+            servers = defaultdict[WorkloadKey, int](int)
+            for pod in about.pods:
                 if pod.scrapes.samples or pod is last.pods[-1][0]:
-                    places[pod.workload] += 1
-        about = self._about[key]
-        utilization = sum(scrape.utilization_ratio for scrape in scrapes) / len(scrapes)
+                    servers[pod.workload] += 1
+            places = dict(servers)
         if self._agent is not None:
-            by_agent = self._agent.utilization_ratio(key, at_s - self._timing.stable_window_s)
-            utilization = utilization if by_agent is None else by_agent
+            utilization = self._agent.utilization_ratio(key, at_s - self._timing.stable_window_s)
+        if utilization is None:
+            utilization = sum([scrape.utilization_ratio for scrape in scrapes]) / len(scrapes)
         return CardReading(
             free_bytes=last.free_bytes,
             total_bytes=about.total_bytes,
@@ -259,7 +273,7 @@ class MetricPath:
             node=about.node,
             model="Tesla T4",
             slots=about.slots,
-            pods=dict(places),
+            pods=places,
             held=held,
         )
 
@@ -269,17 +283,30 @@ class MetricPath:
 
     def _spot(self, key: WorkloadKey, replicas: Replicas, readers: list[Pod]) -> Spot:
         """Instant queries; without a series they answer nothing, and KEDA's prometheus trigger reads that as 0."""
-        pending = sum(pod.scrapes.samples[-1].waiting for pod in readers) if readers else None
-        running = sum(pod.scrapes.samples[-1].running for pod in readers) if readers else None
-        cards = [self._cards[pod.card.key][-1] for pod in readers if self._cards.get(pod.card.key)]
-        if self.lost == "cards":
-            cards = []
-        totals = [self._about[pod.card.key].total_bytes for pod in readers]
-        return Spot(
-            pending=pending,
-            inflight=None if pending is None or running is None else pending + running,
-            gpu_percent=100.0 * sum(card.utilization_ratio for card in cards) if cards else None,
-            vram_ratio=max(1.0 - card.free_bytes / totals[0] for card in cards) if cards else None,
-            kv_ratio=max((pod.kv_ratio for pod in readers), default=None),
-            ready=replicas.ready,
-        )
+        if not readers:
+            return Spot(None, None, None, None, None, replicas.ready)
+        newest = [pod.scrapes.samples[-1] for pod in readers]
+        pending = sum([sample.waiting for sample in newest])
+        running = sum([sample.running for sample in newest])
+        series = [self._cards.get(card.key) for pod in readers for card in pod.cards] if self.lost != "cards" else []
+        cards = [scrapes[-1] for scrapes in series if scrapes]
+        gpu_percent, vram_ratio = None, None
+        if cards:
+            total_bytes = readers[0].cards[0].total_bytes
+            gpu_percent = 100.0 * sum([card.utilization_ratio for card in cards])
+            vram_ratio = max([1.0 - card.free_bytes / total_bytes for card in cards])
+        kv_ratio = max([pod.kv_ratio for pod in readers])
+        return Spot(pending, pending + running, gpu_percent, vram_ratio, kv_ratio, replicas.ready)
+
+
+def _by_workload(
+    told: Iterable[tuple[Pod, float, float]],
+) -> tuple[dict[WorkloadKey, int], dict[WorkloadKey, HeldVram]]:
+    """A card's pods by Deployment: how many, and what they hold, by (pod, held bytes, highest held bytes)."""
+    places: dict[WorkloadKey, int] = {}
+    held: dict[WorkloadKey, HeldVram] = {}
+    for pod, held_bytes, highest_bytes in told:
+        before = held.get(pod.workload, HeldVram(0.0, 0.0))
+        places[pod.workload] = places.get(pod.workload, 0) + 1
+        held[pod.workload] = HeldVram(before.total_bytes + held_bytes, max(before.largest_bytes, highest_bytes))
+    return places, held

@@ -18,6 +18,7 @@ from scaler.snapshot import CardKey
 
 MEAN_S = 15.0
 SCRAPE_S = 15.0
+_ROUNDS = round(MEAN_S / STEP_S)
 
 
 class PodUse(NamedTuple):
@@ -47,27 +48,24 @@ class NodeAgent:
     def __init__(self, noise: random.Random) -> None:
         self._random = noise
         self._phase_s: dict[str, float] = {}
-        self._rounds: dict[Pod, deque[float]] = {}
-        self._peak_bytes: dict[Pod, float] = {}
+        self._rounds: dict[CardKey, dict[Pod, deque[float]]] = {}
+        self._peak_bytes: dict[CardKey, dict[Pod, float]] = {}
         self._scrapes: dict[CardKey, deque[AgentScrape]] = {}
 
     def round(self, at_s: float, card: Card) -> None:
         """A round of 5 s, and the scrape where it is due."""
+        rounds, peaks = self._rounds.setdefault(card.key, {}), self._peak_bytes.setdefault(card.key, {})
         for pod in card.pods:
-            rounds = self._rounds.setdefault(pod, deque(maxlen=round(MEAN_S / STEP_S)))
-            rounds.append(spot(min(pod.gpu_busy, 1.0), self._random))
-            self._peak_bytes[pod] = max(pod.held_bytes, self._peak_bytes.get(pod, 0.0))
+            rounds.setdefault(pod, deque(maxlen=_ROUNDS)).append(spot(min(pod.gpu_busy, 1.0), self._random))
+            peaks[pod] = max(pod.held_bytes, peaks.get(pod, 0.0))
         phase_s = self._phase_s.setdefault(card.node, STEP_S * self._random.randrange(3))
         if at_s % SCRAPE_S == phase_s:
-            uses = {
-                pod: PodUse(pod.held_bytes, self._peak_bytes[pod], sum(self._rounds[pod]) / len(self._rounds[pod]))
-                for pod in card.pods
-            }
+            uses = {pod: PodUse(pod.held_bytes, peaks[pod], sum(rounds[pod]) / len(rounds[pod])) for pod in card.pods}
             # Contexts take turns, so the card ran for as long as its pods did together.
             ran = min(1.0, sum(use.busy_ratio for use in uses.values()))
             self._scrapes.setdefault(card.key, deque(maxlen=8)).append(AgentScrape(at_s, ran, uses))
-            self._rounds = {pod: rounds for pod, rounds in self._rounds.items() if pod.card is not card or pod in uses}
-            self._peak_bytes = {pod: self._peak_bytes[pod] for pod in self._rounds}
+            self._rounds[card.key] = {pod: rounds[pod] for pod in card.pods}
+            self._peak_bytes[card.key] = {pod: peaks[pod] for pod in card.pods}
 
     def keep_only(self, present: Iterable[CardKey]) -> None:
         """The series of all other cards end."""
@@ -88,9 +86,10 @@ class NodeAgent:
         """GPU time of these pods since then, in busy cards; None where one of them is not seen."""
         total = 0.0
         for pod in scraped:
-            scrapes = self._scrapes.get(pod.card.key)
-            if not scrapes or pod not in scrapes[-1].pods:
-                return None
-            shown = [each.pods[pod].busy_ratio for each in scrapes if each.time_s > after_s and pod in each.pods]
-            total += sum(shown) / len(shown) if shown else 0.0
+            for card in pod.cards:
+                scrapes = self._scrapes.get(card.key)
+                if not scrapes or pod not in scrapes[-1].pods:
+                    return None
+                shown = [each.pods[pod].busy_ratio for each in scrapes if each.time_s > after_s and pod in each.pods]
+                total += sum(shown) / len(shown) if shown else 0.0
         return total

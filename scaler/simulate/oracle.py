@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 
-from scaler.simulate.arena import Arena
 from scaler.simulate.autoscaler import Estimate, Truth
 from scaler.simulate.deployment import Deployment
 from scaler.simulate.fleet import CONTEXT_BYTES, Card, Pod
@@ -38,7 +37,7 @@ class Oracle:
         self._truth = truth
         for key, deployment in truth.deployments.items():
             self._highest[key] = _at_most(deployment)
-            self._size[key] = deployment.service.weights + self._highest[key]
+            self._size[key] = deployment.service.weights + self._highest[key] * deployment.service.cards
         for key, deployment in truth.deployments.items():
             past = self._needs.setdefault(key, deque())
             past.append((truth.at_s, deployment.needed(truth.at_s)))
@@ -68,27 +67,29 @@ class Oracle:
         return Answer(float(granted[asking]), granted[asking] > 0)
 
     def _land(self, truth: Truth, deployment: Deployment, landed: dict[Card, list[float]], must: bool = False) -> bool:
-        """Whether the next pod may land where it will; if so, or if it must, it is counted there."""
-        card = truth.fleet.next_card(taken={each: len(pods) for each, pods in landed.items()})
-        if card is None:
+        """Whether the next pod may land where it will; if so, or if it must, it is counted on each card there."""
+        taken = {each: len(pods) for each, pods in landed.items()}
+        cards = truth.fleet.next_cards(deployment.service.cards, taken)
+        if not cards:
             return False
-        full = self._full(deployment, card)
-        grown = sum(self._grown(pod) for pod in card.pods) + sum(landed.get(card, []))
-        low_bytes = truth.low_bytes if card.slots > 1 else 0.0
-        if not must and card.usable_bytes - grown - full < low_bytes:
-            return False
-        landed.setdefault(card, []).append(full)
+        full = self._full(deployment, cards[0])
+        for card in cards:
+            grown = sum(self._grown(pod) for pod in card.pods) + sum(landed.get(card, []))
+            low_bytes = truth.low_bytes if card.slots > 1 else 0.0
+            if not must and card.usable_bytes - grown - full < low_bytes:
+                return False
+        for card in cards:
+            landed.setdefault(card, []).append(full)
         return True
 
     def _full(self, deployment: Deployment, card: Card) -> float:
+        """Of each of a replica's cards."""
         service, shape = deployment.service, deployment.service.arena
+        weights = CONTEXT_BYTES + service.weights / service.cards
         if shape.kind == "fixed":
-            return max(CONTEXT_BYTES + service.weights, shape.share * card.total_bytes)
-        return (
-            CONTEXT_BYTES
-            + service.weights
-            + max(self._highest.get(deployment.workload, 0.0), float(shape.base + shape.per_row))
-        )
+            return max(weights, shape.share * card.total_bytes)
+        smallest = (shape.base + shape.per_row) / service.cards
+        return weights + max(self._highest.get(deployment.workload, 0.0), smallest)
 
     def _grown(self, pod: Pod) -> float:
         return max(pod.full_bytes, pod.resident_bytes) + max(pod.arena.held_bytes, self._highest.get(pod.workload, 0.0))
@@ -101,8 +102,8 @@ class Oracle:
 
 
 def _at_most(deployment: Deployment) -> float:
-    """What the arena of one pod comes to with the largest batch, on a card that has room."""
-    shape = deployment.service.arena
-    arena = Arena(deployment.arena_kind, float(shape.cap) if shape.cap else None)
-    arena.hold(shape.base + shape.per_row * deployment.service.max_batch, 1e15)
+    """What the arena of one pod comes to with the largest batch, on each of its cards if they have room."""
+    service, shape = deployment.service, deployment.service.arena
+    arena = service.new_arena(deployment.arena_kind)
+    arena.hold((shape.base + shape.per_row * service.max_batch) / service.cards, 1e15)
     return arena.held_bytes

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
+from functools import partial
 
 from scaler.decision import Decision, FleetPlan
+from scaler.planning.cards import Hosts, hosts
 from scaler.planning.memory import Memory, horizon_s
 from scaler.planning.plan import plan
 from scaler.policy import FleetPolicy, ServiceKey
@@ -25,6 +27,7 @@ class Ours:
 
     def __init__(self, scenario: Scenario) -> None:
         self.policy = scenario.policy()
+        self._workloads = [(key, service.workload(key)) for key, service in self.policy.services.items()]
         self.last: FleetPlan | None = None
         self._memory = Memory()
         self._snapshot: Snapshot | None = None
@@ -55,13 +58,11 @@ class Ours:
     def estimates(self) -> Mapping[WorkloadKey, Estimate]:
         if self.last is None or self._snapshot is None:
             return {}
-        found = {}
-        for key, service in self.policy.services.items():
-            workload = service.workload(key)
-            decision = self.last.decisions[key]
-            fresh = next((step.value for step in decision.steps if step.name == "fresh-arrivals"), None)
-            found[workload] = Estimate(fresh, self._own_share(workload))
-        return found
+        on_cards, decisions = hosts(self._snapshot.cards), self.last.decisions
+        return {
+            workload: Estimate(partial(_fresh_per_s, decisions[key]), partial(self._own_share, workload, on_cards))
+            for key, workload in self._workloads
+        }
 
     def restart(self, back_at_s: float) -> None:
         self.last, self._snapshot, self._away_until_s = None, None, back_at_s
@@ -69,12 +70,11 @@ class Ours:
     def _decision(self, name: str) -> Decision | None:
         return self.last.decisions.get(ServiceKey(NAMESPACE, name)) if self.last is not None else None
 
-    def _own_share(self, workload: WorkloadKey) -> float | None:
+    def _own_share(self, workload: WorkloadKey, on_cards: Hosts) -> float | None:
         """Own part of what the service's cards did, as the signal tells it."""
         if self._snapshot is None or workload not in self._snapshot.workloads:
             return None
-        own_cards = [card for card in self._snapshot.cards.values() if workload in card.pods]
-        share = gpu_share(workload, self._snapshot.workloads, own_cards)
+        share = gpu_share(workload, self._snapshot.workloads, on_cards.get(workload, ()))
         if share.own is None or not share.busy:
             return None
         return share.own / share.busy
@@ -86,3 +86,7 @@ class Ours:
         for snapshot in (*(each for each in self._coarse if each.taken_at_s < earliest_s), *self._recent):
             _, memory = plan(snapshot, fleet, memory)
         self._memory = memory
+
+
+def _fresh_per_s(decision: Decision) -> float | None:
+    return next((step.value for step in decision.steps if step.name == "fresh-arrivals"), None)

@@ -22,7 +22,7 @@ from scaler.policy import (
     service_policy,
 )
 from scaler.quantity import Bytes, Count, FreeLevel, Level, Number, Seconds
-from scaler.simulate.arena import ArenaKind
+from scaler.simulate.arena import Arena, ArenaKind
 from scaler.simulate.curves import Load, Points
 
 NAMESPACE = "models"
@@ -97,6 +97,13 @@ class ScenarioService(Section):
     rows: Number = Field(1.5, ge=1, le=4096, description="rows of a mean batch while nothing waits, 1 to 4096")
     max_batch: Count = Field(32, ge=1, le=4096, description="rows of the largest batch, 1 to 4096")
     queue_delay_s: Number = Field(0.01, alias="queueDelay", ge=0, le=10, description="seconds that a batch is gathered")
+    cards: Count = Field(
+        1,
+        ge=1,
+        le=16,
+        description="cards of one node that a replica sits on, 1 to 16: its weights, its arena and a leak are split "
+        "evenly, gpuTime is on each of them",
+    )
     weights: Bytes = Field(ge=0, le=2**50, description="VRAM of the loaded models, e.g. 1600Mi")
     leak_per_hour: Bytes = Field(0, ge=0, le=2**50, description="VRAM that a pod loses each hour, e.g. 200Mi")
     arena: ArenaShape = ArenaShape()
@@ -116,6 +123,10 @@ class ScenarioService(Section):
     def target_concurrency(self) -> float:
         """Of the trigger's metadata; 4 is the pool's default."""
         return float(self.scaling.get("targetConcurrency", "4"))
+
+    def new_arena(self, kind: ArenaKind) -> Arena:
+        """Of a replica that starts, on each of its cards."""
+        return Arena(kind, float(self.arena.cap) / self.cards if self.arena.cap else None)
 
 
 class Restart(Section):
@@ -177,11 +188,17 @@ class Scenario(Section):
     events: tuple[Event, ...] = ()
 
     @model_validator(mode="after")
-    def _names(self) -> Self:
+    def _fits_together(self) -> Self:
         names = [service.name for service in self.services]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"services: the name {', '.join(twice)} stands twice; each takes a name of its own")
+        widest = self.pool.cards_per_node if self.pool.instances == 1 else 1
+        for service in self.services:
+            if service.cards > widest:
+                raise ValueError(
+                    f"services, {service.name}: cards: {service.cards}; it takes 1 to {widest}, whole cards of a node"
+                )
         for event in self.events:
             asked = {*event.restart.services, *event.restart.replicas} if event.restart else set()
             if asked - set(names):

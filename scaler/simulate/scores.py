@@ -26,12 +26,13 @@ class Scores:
     """One run's. Less is better in all but `worst_free_mib`.
 
     Attributes:
-        unsafe_grants: replicas that a scale-up made and whose card was below the low watermark at some moment from
-            their landing until a minute after they were ready.
+        unsafe_grants: replicas that a scale-up made and of whose cards one was below the low watermark at some moment
+            from their landing until a minute after they were ready.
         lost_requests: fresh requests that were never answered, retries included. failed_attempts: all that failed.
         fresh_requests: what clients wanted, for comparison.
         replica_hours: of the pods that exist.
-        unmet_s: seconds, summed over services, with fewer ready replicas than the fresh load needs.
+        unmet_s: seconds, summed over services, with fewer ready replicas than the fresh load needs, each of them over
+            10 % above what it should carry.
         reversals: changes of direction of the replicas, summed over services.
         worst_free_mib: the least free VRAM of any card. below_low_s: seconds with a card below the low watermark.
         fresh_error_ratio: median over services and ticks of an out-of-memory storm of
@@ -89,7 +90,7 @@ class Account:
 
     def add(self, at_s: float, fleet: Fleet, deployments: Sequence[Deployment], autoscaler: Autoscaler) -> None:
         """One step."""
-        tightest = min(card.free_bytes for card in fleet.cards)
+        tightest = min([card.free_bytes for card in fleet.cards])
         self._worst_free_bytes = min(self._worst_free_bytes, tightest)
         self._below_s += STEP_S * (tightest < self.low_bytes and any(c.is_below(self.low_bytes) for c in fleet.cards))
         for deployment in deployments:
@@ -98,14 +99,17 @@ class Account:
                 if pod.leaves_s is not None:
                     continue
                 self._pod_s += STEP_S
-                ready += pod.ready_s is not None
+                is_ready = pod.ready_s is not None
+                ready += is_ready
                 if pod.was_granted and not pod.was_unsafe:
-                    settled = pod.ready_s is not None and pod.settling_s > SETTLED_S
-                    pod.settling_s += STEP_S * (pod.ready_s is not None)
-                    if not settled and pod.card.is_below(self.low_bytes):
+                    if is_ready and pod.settling_s > SETTLED_S:
+                        continue
+                    pod.settling_s += STEP_S * is_ready
+                    if any(card.is_below(self.low_bytes) for card in pod.cards):
                         pod.was_unsafe = True
                         self._unsafe += 1
-            self._unmet_s += STEP_S * (ready < deployment.needed(at_s))
+            if deployment.is_short(ready, at_s):
+                self._unmet_s += STEP_S
         if at_s % TICK_S == 0:
             self._judge(deployments, autoscaler)
         if at_s % 60.0 == 0:
@@ -117,25 +121,30 @@ class Account:
             estimate = estimates.get(deployment.workload)
             if estimate is None:
                 continue
-            fresh_per_s = deployment.fresh_per_s()
-            if estimate.fresh_per_s is not None and fresh_per_s > 0 and deployment.storm_ratio() > STORM_RATIO:
-                self._fresh_errors.append(abs(estimate.fresh_per_s / fresh_per_s - 1.0))
+            if deployment.storm_ratio() > STORM_RATIO:
+                fresh_per_s, estimated = deployment.fresh_per_s(), estimate.fresh_per_s()
+                if estimated is not None and fresh_per_s > 0:
+                    self._fresh_errors.append(abs(estimated / fresh_per_s - 1.0))
             own_share = self._own_share(deployment)
             if own_share is not None:
                 self._neighbour_shares.append(100.0 * (1.0 - own_share))
-                if estimate.own_share is not None:
-                    self._share_errors.append(100.0 * abs(estimate.own_share - own_share))
+                estimated = estimate.own_share()
+                if estimated is not None:
+                    self._share_errors.append(100.0 * abs(estimated - own_share))
 
     def _own_share(self, deployment: Deployment) -> float | None:
         """Of the GPU time of the service's cards, over the last minute; None while no card is shared or hardly any
         works. As for the fresh demand: a single step of clumped arrivals is not what anybody could have seen."""
         ready = deployment.ready()
-        cards = {pod.card.key: pod.card for pod in ready}
-        history = self._work.setdefault(deployment.workload, deque(maxlen=round(TRUTH_WINDOW_S / TICK_S)))
-        history.append((sum(pod.gpu_busy for pod in ready), sum(card.busy for card in cards.values())))
-        own, busy = (sum(part) / len(history) for part in zip(*history, strict=True))
-        is_shared = any(len(card.pods) > 1 for card in cards.values())
-        return own / busy if is_shared and busy > BUSY_LEAST * len(cards) else None
+        cards = list(dict.fromkeys([card for pod in ready for card in pod.cards]))
+        history = self._work.get(deployment.workload)
+        if history is None:
+            history = self._work[deployment.workload] = deque(maxlen=round(TRUTH_WINDOW_S / TICK_S))
+        history.append((sum([pod.gpu_busy * len(pod.cards) for pod in ready]), sum([card.busy for card in cards])))
+        busy = sum([each for _, each in history]) / len(history)
+        if busy <= BUSY_LEAST * len(cards) or not any(len(card.pods) > 1 for card in cards):
+            return None
+        return sum([each for each, _ in history]) / len(history) / busy
 
     def finish(self, deployments: Iterable[Deployment]) -> None:
         """The run is over."""

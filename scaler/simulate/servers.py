@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import NamedTuple
 
 
@@ -18,7 +19,10 @@ class Counters:
     compute_s: float = 0.0
     duration_s: float = 0.0
     gpu_wall_s: float = 0.0
-    gpu_own_s: float = 0.0  # no server shows it: the model's truth
+
+    def copy(self) -> Counters:
+        """As they are now; dataclasses.replace would take five times as long, for each pod at each scrape."""
+        return Counters(self.success, self.failure, self.oom, self.compute_s, self.duration_s, self.gpu_wall_s)
 
 
 class Scrape(NamedTuple):
@@ -32,10 +36,12 @@ class Scrape(NamedTuple):
 class Scrapes:
     """One pod's inference server: what it shows now, and what Prometheus has of the last window.
 
-    `waiting` and `running` are means of the current step; a scrape sees whole clumps of requests around them.
+    `waiting` and `running` are means of the current step; a scrape sees whole clumps of requests around them. Triton
+    counts its executions for each of `cards`; vLLM's engine runs or does not.
     """
 
     phase_s: float
+    cards: int = 1
     counters: Counters = field(default_factory=Counters)
     waiting: float = 0.0
     running: float = 0.0
@@ -63,9 +69,10 @@ def rates(servers: Iterable[Scrapes], after_s: float, is_vllm: bool) -> Rates:
         window = [sample for sample in server.samples if sample.time_s > after_s]
         if not window:
             continue
-        waiting += sum(sample.waiting for sample in window) / len(window)
+        waits = [sample.waiting for sample in window]
+        waiting += sum(waits) / len(window)
         if is_vllm:
-            executing += sum(sample.running for sample in window) / len(window)
+            executing += sum([sample.running for sample in window]) / len(window)
         if len(window) < 2:
             continue
         rated += 1
@@ -77,20 +84,47 @@ def rates(servers: Iterable[Scrapes], after_s: float, is_vllm: bool) -> Rates:
         oom += (new.oom - old.oom) / span_s
         duration += (new.duration_s - old.duration_s) / span_s
         if is_vllm:
-            gpu_wall += sum(sample.running > 0 for sample in window) / len(window)
-            growth += _slope([(sample.time_s, sample.waiting + sample.running) for sample in window])
+            gpu_wall += sum([sample.running > 0 for sample in window]) / len(window)
+            inflight = [sample.waiting + sample.running for sample in window]
+            growth += _slope([sample.time_s for sample in window], inflight)
         else:
             executing += (new.compute_s - old.compute_s) / span_s
-            gpu_wall += min(1.0, (new.gpu_wall_s - old.gpu_wall_s) / span_s)
-            growth += _slope([(sample.time_s, sample.waiting) for sample in window])
+            gpu_wall += server.cards * min(1.0, (new.gpu_wall_s - old.gpu_wall_s) / span_s)
+            growth += _slope([sample.time_s for sample in window], waits)
     if not rated:
         return Rates(waiting, executing if is_vllm else None, None, None, None, None, None, None)
     return Rates(waiting, executing, growth, success, failure, oom, duration, gpu_wall)
 
 
-def _slope(points: list[tuple[float, float]]) -> float:
+def gauges(servers: Iterable[Scrapes], after_s: float, is_vllm: bool) -> tuple[float, float | None]:
+    """Waiting and executing alone, as `rates` has them."""
+    waiting = executing = 0.0
+    rated = False
+    for server in servers:
+        window = [sample for sample in server.samples if sample.time_s > after_s]
+        if not window:
+            continue
+        waiting += sum([sample.waiting for sample in window]) / len(window)
+        if is_vllm:
+            executing += sum([sample.running for sample in window]) / len(window)
+        elif len(window) >= 2:
+            rated = True
+            first, last = window[0], window[-1]
+            executing += (last.counters.compute_s - first.counters.compute_s) / (last.time_s - first.time_s)
+    return waiting, executing if is_vllm or rated else None
+
+
+def _slope(times_s: list[float], values: list[float]) -> float:
     """Least squares, per second."""
-    middle_s = sum(time_s for time_s, _ in points) / len(points)
-    mean = sum(value for _, value in points) / len(points)
-    spread = sum((time_s - middle_s) ** 2 for time_s, _ in points)
-    return sum((time_s - middle_s) * (value - mean) for time_s, value in points) / spread if spread else 0.0
+    from_middle_s, spread = _around_middle(tuple(times_s))
+    if not spread:
+        return 0.0
+    mean = sum(values) / len(values)
+    return sum([each_s * (value - mean) for each_s, value in zip(from_middle_s, values, strict=True)]) / spread
+
+
+@lru_cache(maxsize=16)  # all pods of one phase were scraped at the same moments
+def _around_middle(times_s: tuple[float, ...]) -> tuple[list[float], float]:
+    middle_s = sum(times_s) / len(times_s)
+    from_middle_s = [time_s - middle_s for time_s in times_s]
+    return from_middle_s, sum([each_s**2 for each_s in from_middle_s])

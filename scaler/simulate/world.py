@@ -9,12 +9,13 @@ from pathlib import Path
 from scaler.quantity import Level
 from scaler.simulate.autoscaler import Autoscaler, Truth
 from scaler.simulate.deployment import Deployment, Recent, by_workload
-from scaler.simulate.execution import serve, share_gpu
+from scaler.simulate.execution import serve, share_cards
 from scaler.simulate.fleet import Fleet
 from scaler.simulate.hpa import HOLD, SYNC_S
-from scaler.simulate.metric_path import MetricPath
+from scaler.simulate.metric_path import MetricPath, Replicas
 from scaler.simulate.scenario import STEP_S, Event, Scenario
 from scaler.simulate.scores import Account
+from scaler.snapshot import WorkloadKey
 
 TICK_S = 15.0
 POLL_S = 30.0
@@ -80,13 +81,15 @@ class World:
                 self._ask(deployment, now_s)
             deployment.reconcile(now_s, self.fleet)
         self._serve(at_s, now_s)
-        counts = {deployment.workload: deployment.counts() for deployment in self._deployments}
-        self._path.scrape(now_s, self.fleet.cards, counts)
+        self._path.scrape(now_s, self.fleet.cards, self._counts)
         if now_s % TICK_S == 0:
             pods = {deployment.workload: deployment.living() for deployment in self._deployments}
             self.autoscaler.look(self._path.seen(now_s, pods), self._truth(at_s))
         if scored:
             self.account.add(at_s, self.fleet, self._deployments, self.autoscaler)
+
+    def _counts(self) -> dict[WorkloadKey, Replicas]:
+        return {deployment.workload: deployment.counts() for deployment in self._deployments}
 
     def _ask(self, deployment: Deployment, now_s: float) -> None:
         if now_s % POLL_S == deployment.poll_phase_s:
@@ -96,9 +99,7 @@ class World:
             deployment.sync(now_s, answer)
 
     def _serve(self, at_s: float, now_s: float) -> None:
-        gpu_parts = {
-            pod: part for card in self.fleet.cards for pod, part in zip(card.pods, share_gpu(card.pods), strict=True)
-        }
+        gpu_parts = share_cards(self.fleet.cards)
         for deployment in self._deployments:
             attempts = deployment.clients.arrive(at_s)
             setting, ready = deployment.setting(at_s), []
@@ -112,16 +113,15 @@ class World:
                     if deployment.service.leak_per_hour:
                         pod.leak()
             failed, short_of_vram = 0.0 if ready else attempts.total, 0.0  # without an endpoint all are refused
+            arrivals = attempts.total / len(ready) if ready else 0.0
             for pod in ready:
-                served = serve(
-                    pod, setting, attempts.total / len(ready), deployment.clients.clump, gpu_parts[pod], self._noise
-                )
+                served = serve(pod, setting, arrivals, deployment.clients.clump, gpu_parts.get(pod, 1.0), self._noise)
                 failed += served.failed + served.given_up
                 short_of_vram += served.failed
             deployment.clients.fail(attempts, failed)
             deployment.recent.append(Recent(deployment.clients.fresh_now, attempts.total, failed, short_of_vram))
         for card in self.fleet.cards:
-            card.busy = sum(pod.gpu_busy for pod in card.pods)
+            card.busy = sum([pod.gpu_busy for pod in card.pods])
 
     def _truth(self, at_s: float) -> Truth:
         return Truth(at_s, self.fleet, self._by_workload, self._low_bytes)
