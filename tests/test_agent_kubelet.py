@@ -192,7 +192,7 @@ def test_an_answer_that_is_none(
         assert Kubelet(tmp_path / "odd.sock").places() is None
     finally:
         server.stop(0).wait()
-    assert said_of(caplog) == [f"kubelet: no places: {fault}"]
+    assert said_of(caplog) == [f"kubelet: no places from {tmp_path / 'odd.sock'}: {fault}"]
 
 
 def test_more_than_grpcs_four_mebibytes(tmp_path: Path) -> None:

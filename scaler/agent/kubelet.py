@@ -37,7 +37,7 @@ class Kubelet:
         except Exception as failure:  # a peer that hangs up at once is an AttributeError to grpclib
             if self._answers:
                 what = failure.status.name if isinstance(failure, GRPCError) else type(failure).__name__
-                log.warning("kubelet: no places: %s", what)
+                log.warning("kubelet: no places from %s: %s", self._socket, what)
             self._answers = False
             return None
         if not self._answers:
