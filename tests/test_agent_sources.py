@@ -120,6 +120,10 @@ def test_a_decision_says_who_told(
     assert f", {own_gpu}" in text(decision, "own-gpu")
 
 
+def test_a_first_look_counts_no_lessons(told: dict[float, dict[str, Decision]]) -> None:
+    assert text(told[FIRST_S]["a"], "footprint") == "measured: high-water of its pods by agent, now"
+
+
 def test_nothing_jumps_as_sources_are_lost(told: dict[float, dict[str, Decision]]) -> None:
     """Any card may be the one that each replica lands on. GPU-1 has 15,700 MiB free, less 2,247 (the watermark), 500
     (what a-1 may grow) and 1,024 (a replica of b's, told before): 11,929 are 2 replicas of 4,500, and would be 3 of the

@@ -53,13 +53,14 @@ class Footprint(NamedTuple):
     @property
     def _told(self) -> str:
         """By whom, how often, and by whom now."""
+        often = f"{self.lessons} times and now" if self.lessons else "now"
         if self.source == "learnt":
-            return f", {self.lessons} times and now"
+            return f", {often}"
         text = f" by {self.told_by}" if self.told_by else ""
+        if self.now_by == self.told_by:
+            return f"{text}, {often}"
         if self.now_by is None:
             return f"{text}, {self.lessons} times; none told of now"
-        if self.now_by == self.told_by:
-            return f"{text}, {self.lessons} times and now"
         return f"{text}, {self.lessons} times; now{f' by {self.now_by}' if self.now_by else ''}"
 
 
