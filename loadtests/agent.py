@@ -17,9 +17,11 @@ from pathlib import Path
 
 import requests
 
+from scaler._pb import podresources_pb2 as pb
 from tests.nvml_standin import GIB, Node, pod_uid
+from tests.test_agent_kubelet import pod, serving
 
-CARDS, PROCESSES = 8, 40
+CARDS, PROCESSES, PODS = 8, 40, 100
 EVERY_S, SCRAPE_S, MEASURE_S = 5.0, 15.0, 60.0
 MOST_SHARE, MOST_MIB = 0.01, 40.0
 
@@ -28,19 +30,24 @@ def measure() -> list[tuple[str, str]]:
     """CPU seconds over seconds, after the start; memory at the end."""
     with tempfile.TemporaryDirectory() as directory:
         node = _node(Path(directory))
-        with _agent(node) as (process, url), _agent(node, "--pod-resources", f"{directory}/none") as (with_grpc, _):
+        kubelet = Path(directory) / "kubelet.sock"
+        with (
+            serving(kubelet, lambda _: _allotted()),
+            _agent(node) as (process, url),
+            _agent(node, "--pod-resources", str(kubelet)) as (with_kubelet, _),
+        ):
             series, scrape_ms = _scraped(url)
             before_s, began = _cpu_s(process.pid), time.monotonic()
             while (left_s := began + MEASURE_S - time.monotonic()) > 0:
                 time.sleep(min(SCRAPE_S, left_s))
                 series, scrape_ms = _scraped(url)
             share = (_cpu_s(process.pid) - before_s) / (time.monotonic() - began)
-            resident_mib, with_grpc_mib = _resident_mib(process.pid), _resident_mib(with_grpc.pid)
+            resident_mib, with_kubelet_mib = _resident_mib(process.pid), _resident_mib(with_kubelet.pid)
     what = f"node agent, {CARDS} cards, {PROCESSES} processes, every {EVERY_S:g} s"
     return [
         (f"{what} (below {MOST_SHARE:.0%} of a core)", f"{share:.2%} over {MEASURE_S:.0f} s"),
         (f"its resident memory (below {MOST_MIB:.0f} MiB)", f"{resident_mib:.1f} MiB"),
-        ("the same with --pod-resources (a socket where nobody answers)", f"{with_grpc_mib:.1f} MiB"),
+        (f"the same with --pod-resources, {PODS} pods (below {MOST_MIB:.0f} MiB)", f"{with_kubelet_mib:.1f} MiB"),
         ("its exposition", f"{series} series in {scrape_ms:.0f} ms"),
     ]
 
@@ -69,6 +76,12 @@ def _node(directory: Path) -> Node:
         node.process(number % CARDS, 40_000 + number, GIB, pod=pod_uid(number), sm=10)
     node.write()
     return node
+
+
+def _allotted() -> pb.ListPodResourcesResponse:
+    """What the node's kubelet says of its pods, one place each."""
+    places = {f"pod-{number}": {"nvidia.com/gpu": [f"GPU-{number % CARDS}::{number}"]} for number in range(PODS)}
+    return pb.ListPodResourcesResponse(pod_resources=[pod(name, each) for name, each in places.items()])
 
 
 def _scraped(url: str) -> tuple[int, float]:

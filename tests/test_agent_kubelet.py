@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket as sockets
 import threading
 from collections.abc import Callable, Iterator
 from concurrent import futures
@@ -118,20 +119,80 @@ def test_a_kubelet_that_is_away_or_hangs_costs_its_places_only(node: Node, monke
         released.set()
 
 
-def test_a_kubelet_that_restarts_is_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kubelet_that_restarts_is_found_at_once(tmp_path: Path) -> None:
     socket = tmp_path / "kubelet.sock"
     kubelet = Kubelet(socket)
     with serving(socket, lambda _: TOLD):
         assert kubelet.places() is not None
     assert kubelet.places() is None
     with serving(socket, lambda _: TOLD):
-        monkeypatch.setattr(kubelet_module, "_DEADLINE_S", 10.0)
-        for _ in range(100):  # gRPC waits a second or so before it connects again
-            if (places := kubelet.places()) is not None:
-                break
-            threading.Event().wait(0.1)
+        places = kubelet.places()
     assert places is not None
     assert places[Allotment("GPU-a", "models", "e5-0")] == 3
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        pytest.param(b"", id="hangs up at once"),
+        pytest.param(b"HTTP/1.1 400 Bad Request\r\n\r\n", id="another protocol"),
+        pytest.param(b"\0" * 1000, id="zeros"),
+    ],
+)
+def test_a_socket_that_is_no_kubelets(tmp_path: Path, caplog: pytest.LogCaptureFixture, said: bytes) -> None:
+    """Logged once, not in each round; nothing is raised, which would cost the round."""
+    caplog.set_level("INFO")
+    path = tmp_path / "other.sock"
+    listener = sockets.socket(sockets.AF_UNIX)
+    listener.bind(str(path))
+    listener.listen()
+
+    def answer() -> None:
+        for _ in range(2):
+            peer, _ = listener.accept()
+            with peer:
+                peer.sendall(said)
+                while said and peer.recv(4096):
+                    pass
+
+    threading.Thread(target=answer, daemon=True).start()
+    kubelet = Kubelet(path)
+    with listener:
+        assert [kubelet.places(), kubelet.places()] == [None, None]
+    assert len(said_of(caplog)) == 1
+    with serving(tmp_path / "kubelet.sock", lambda _: TOLD):
+        (tmp_path / "kubelet.sock").rename(path)
+        assert kubelet.places() is not None
+    assert said_of(caplog)[1:] == ["kubelet: answers again"]
+
+
+def said_of(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name == kubelet_module.__name__]
+
+
+@pytest.mark.parametrize(
+    ("answer", "fault"),
+    [
+        pytest.param(lambda _, __: iter([b"\xff\xff"]), "DecodeError", id="no message of that kind"),
+        pytest.param(lambda _, __: iter(()), "AssertionError", id="fine, and no message"),
+        pytest.param(None, "UNIMPLEMENTED", id="a server that knows no such call"),
+    ],
+)
+def test_an_answer_that_is_none(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, answer: Callable[..., Iterator[bytes]] | None, fault: str
+) -> None:
+    class Handler(grpc.GenericRpcHandler):
+        def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
+            return None if answer is None else grpc.unary_stream_rpc_method_handler(answer)
+
+    server = grpc.server(futures.ThreadPoolExecutor(1), handlers=[Handler()])
+    server.add_insecure_port(f"unix:{tmp_path / 'odd.sock'}")
+    server.start()
+    try:
+        assert Kubelet(tmp_path / "odd.sock").places() is None
+    finally:
+        server.stop(0).wait()
+    assert said_of(caplog) == [f"kubelet: no places from {tmp_path / 'odd.sock'}: {fault}"]
 
 
 def test_more_than_grpcs_four_mebibytes(tmp_path: Path) -> None:

@@ -134,7 +134,7 @@ def test_law_1_holds_for_gpu_time_by_process(needs: float, per_s: float, squeeze
             reading(1, 50.0, per_s * done), gpu_busy=needs * done, gpu_busy_source="agent",
             inflight_growth_per_s=per_s * (1 - done),
         )  # fmt: skip
-        flow = arrivals(mine, oom_confirmed=False, client_retries=0)
+        flow = arrivals(mine, oom_per_s=0.0, oom_confirmed=False, client_retries=0)
         assert needs * done * own_gpu_ratio(mine, flow, 0.1) <= needs * 1.000001
         assert needs * done * own_gpu_ratio(mine, flow, 0.1) >= needs * min(done, 1.0) * 0.999999
 

@@ -36,7 +36,7 @@ def neighbours_count(monkeypatch: pytest.MonkeyPatch) -> None:
 def retries_count(monkeypatch: pytest.MonkeyPatch) -> None:
     """Attempts are taken for fresh arrivals."""
 
-    def undiscounted(reading: Any, oom_confirmed: bool, client_retries: int) -> Arrivals:
+    def undiscounted(reading: Any, oom_per_s: float, oom_confirmed: bool, client_retries: int) -> Arrivals:
         attempts = (reading.success_per_s or 0.0) + (reading.failure_per_s or 0.0)
         return Arrivals(attempts, attempts, 0.0, corrected=False)
 
@@ -82,7 +82,8 @@ def room_turned_round(monkeypatch: pytest.MonkeyPatch) -> None:
     real, real_rooms = wanting.want, placing.rooms
 
     def inverted(key: Any, service: Any, operator: Any, seen: Any) -> Any:
-        return real(key, service, operator, seen._replace(watch=Watch(not seen.watch.vetoed, seen.time_s)))
+        pool = seen.pool._replace(watch=Watch(not seen.pool.watch.vetoed, seen.time_s))
+        return real(key, service, operator, seen._replace(pool=pool))
 
     def turned(*arguments: Any) -> list[Room]:
         return [room._replace(room_bytes=-room.room_bytes) for room in real_rooms(*arguments)]

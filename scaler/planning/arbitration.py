@@ -107,7 +107,9 @@ def _take_all(claims: list[Claim], headroom: Headroom) -> bool:
     tried = headroom.copy()
     for claim in claims:
         tried.add(claim.need, max(claim.first, claim.wanted - claim.replicas))
-    return tried.is_whole()
+        if not tried.is_whole():
+            return False
+    return True
 
 
 def _turn(claim: Claim, granted: int) -> tuple[bool, float, ServiceKey, Claim]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from scaler.policy import OperatorPolicy, PoolPolicy
@@ -36,6 +36,15 @@ def is_placeable(card: CardReading, pool: PoolPolicy) -> bool:
     return slots is None or sum(card.pods.values()) < slots
 
 
+def placeable_cards(
+    cards: Sequence[tuple[CardKey, CardReading]], pool: PoolPolicy
+) -> Sequence[tuple[CardKey, CardReading]]:
+    """Those where a replica may land; all of them where the policy's `watermarkOf` counts all."""
+    if pool.watermark_of == "tightest":
+        return cards
+    return [each for each in cards if is_placeable(each[1], pool)]
+
+
 def slots_of(card: CardReading, pool: PoolPolicy) -> int | None:
     """The card's time-slice places; None where nobody tells."""
     return pool.slots_per_card if pool.slots_per_card is not None else card.slots
@@ -51,27 +60,27 @@ def hosts(cards: Mapping[CardKey, CardReading]) -> Hosts:
 
 
 class ShortCards(NamedTuple):
-    """Who sits on a card that is short of VRAM: half of the evidence for out-of-memory. A workload that no card names,
-    as where the exporter shows one pod a card, may sit on any of them."""
+    """The cards that are short of VRAM, and who sits on them: half of the evidence for out-of-memory. A workload that
+    no card names, as where the exporter shows one pod a card, may sit on any of them."""
 
+    cards: set[CardKey]
     workloads: set[WorkloadKey]
     named: set[WorkloadKey]
-    any_is_short: bool
 
     def host(self, workload: WorkloadKey) -> bool:
-        return self.any_is_short and (workload in self.workloads or workload not in self.named)
+        return bool(self.cards) and (workload in self.workloads or workload not in self.named)
 
 
 def short_cards(cards: PoolCards, operator: OperatorPolicy) -> ShortCards:
     """The cards below their pool's high watermark, where a veto that stands ends; as far as they can be seen."""
-    short, named, any_is_short = set[WorkloadKey](), set[WorkloadKey](), False
+    found = ShortCards(set(), set(), set())
     for pool in operator.pools:
-        for _, card in cards[pool.name]:
-            named.update(card.pods)
+        for key, card in cards[pool.name]:
+            found.named.update(card.pods)
             if is_short(card, pool, operator.timing.stale_after_s):
-                short.update(card.pods)
-                any_is_short = True
-    return ShortCards(short, named, any_is_short)
+                found.cards.add(key)
+                found.workloads.update(card.pods)
+    return found
 
 
 def is_short(card: CardReading, pool: PoolPolicy, stale_after_s: float) -> bool:
@@ -94,8 +103,11 @@ def level_bytes(level: Level, card: CardReading) -> float | None:
 
 def unshared_workloads(cards: PoolCards, operator: OperatorPolicy) -> set[WorkloadKey]:
     """The workloads that have their cards to themselves for certain: each of them has one place only."""
-    alone, shared = set[WorkloadKey](), set[WorkloadKey]()
+    alone, shared = set[WorkloadKey](), list[CardReading]()
     for pool in operator.pools:
         for _, card in cards[pool.name]:
-            (alone if slots_of(card, pool) == 1 else shared).update(card.pods)
-    return alone - shared
+            if slots_of(card, pool) == 1:
+                alone.update(card.pods)
+            else:
+                shared.append(card)
+    return alone.difference(*(card.pods for card in shared)) if alone else alone

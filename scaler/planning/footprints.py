@@ -98,7 +98,10 @@ class Footprints:
             on_card = self._found[card] = {}
         found = on_card.get(workload)
         if found is None:
-            found = on_card[workload] = self._look_up(workload, card)
+            declared, found = self.declared.get(workload, 0), self._undeclared(workload, card)
+            if declared and (found.source == "default" or declared > found.held_bytes):
+                found = Footprint(declared, "vramPerReplica")
+            on_card[workload] = found
         return found
 
     def cards(self, workload: WorkloadKey) -> int:
@@ -120,13 +123,8 @@ class Footprints:
 
     def _whole_bytes(self, card: CardClass) -> float:
         """An empty card's VRAM above the low watermark."""
-        return self.totals[card] - self.pool.low_watermark.of(self.totals[card])
-
-    def _look_up(self, workload: WorkloadKey, card: CardClass) -> Footprint:
-        declared, best = self.declared.get(workload, 0), self._undeclared(workload, card)
-        if declared and (best.source == "default" or declared > best.held_bytes):
-            return Footprint(declared, "vramPerReplica")
-        return best
+        total_bytes = self.totals[card]
+        return total_bytes - self.pool.low_watermark.of(total_bytes)
 
     def _undeclared(self, workload: WorkloadKey, card: CardClass) -> Footprint:
         lessons = self.memories.get(workload, NOTHING).footprints

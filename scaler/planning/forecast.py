@@ -76,8 +76,8 @@ def soonest(
     """The cards that cross the low watermark within that time, the soonest first."""
     found = []
     for key, card in cards:
-        points, free = trends.get(key, ()), free_bytes(card, stale_after_s)
-        if free is None or not points or free >= points[0][1]:
+        points, free = trends.get(key, ()), card.free_bytes
+        if free is None or not points or free >= points[0][1] or free_bytes(card, stale_after_s) is None:
             continue
         low_bytes = level_bytes(pool.low_watermark, card)
         if low_bytes is None or free < low_bytes:

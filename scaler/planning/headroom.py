@@ -118,12 +118,14 @@ class Worst:
         return cls(alike, slots, pending)
 
     def fits(self, need: Need, replicas: int = 1) -> bool:
+        if self._waiting(need, replicas) > self.pending:
+            return False
         units = replicas * need.cards
-        return self._waiting(need, replicas) <= self.pending and all(
-            cards.with_more(need.held_bytes[card], units)
-            <= cards.room_bytes - need.extra_bytes.get((card, is_watched), 0.0)
-            for (card, is_watched, _), cards in self.alike.items()
-        )
+        for (card, is_watched, _), cards in self.alike.items():
+            room_bytes = cards.room_bytes - need.extra_bytes.get((card, is_watched), 0.0)
+            if cards.with_more(need.held_bytes[card], units) > room_bytes:
+                return False
+        return True
 
     def is_whole(self) -> bool:
         return self.pending >= 0 and all(cards.taken_bytes <= cards.room_bytes for cards in self.alike.values())

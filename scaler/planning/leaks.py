@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
+from operator import attrgetter
 from statistics import fmean
 
 from scaler.planning.forecast import TREND_S, soonest
@@ -17,6 +19,7 @@ LEAK_S = 3600.0
 # Requests per second are compared over so long at both ends of the trend.
 ENDS_S = 180.0
 MORE_RATIO = 1.1
+_TIME_S = attrgetter("time_s")
 
 
 def leaks(
@@ -39,7 +42,12 @@ def leaks(
 
 def _climbs(moments: Sequence[Moment], time_s: float) -> bool:
     """Whether more requests arrive than a while ago, or it cannot be said."""
-    rates = [(m.time_s, m.fresh_per_s) for m in moments if m.fresh_per_s is not None and m.time_s >= time_s - TREND_S]
-    early = [rate for at_s, rate in rates if at_s < time_s - TREND_S + ENDS_S]
-    late = [rate for at_s, rate in rates if at_s > time_s - ENDS_S]
+    begin = bisect_left(moments, time_s - TREND_S, key=_TIME_S)
+    early = _rates(moments[begin : bisect_left(moments, time_s - TREND_S + ENDS_S, key=_TIME_S)])
+    late = _rates(moments[bisect_right(moments, time_s - ENDS_S, key=_TIME_S) :])
     return not early or not late or fmean(late) > MORE_RATIO * fmean(early)
+
+
+def _rates(moments: Sequence[Moment]) -> list[float]:
+    """Requests per second, where they could be seen."""
+    return [moment.fresh_per_s for moment in moments if moment.fresh_per_s is not None]

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from scaler.planning.cards import Hosts, PoolCards, is_placeable, short_cards, unshared_workloads
+from scaler.planning.cards import Hosts, PoolCards, placeable_cards, short_cards, unshared_workloads
 from scaler.planning.forecast import POINT_S, TREND_S, Points, noted, soonest
 from scaler.planning.promises import Promises, kept
 from scaler.planning.storm import failing, storm_cards
@@ -138,9 +138,9 @@ def remember(
         past_moments = memory.pools.get(pool.name, ())
         recent = tuple(m for m in past_moments if m.time_s > time_s - timing.watermark_window_s)
         own_cards = cards[pool.name]
-        now = observe(time_s, own_cards, pool, timing.stale_after_s, past_moments[-1] if past_moments else None)
-        open_cards = [(k, c) for k, c in own_cards if pool.watermark_of == "tightest" or is_placeable(c, pool)]
-        falling = soonest(time_s, open_cards, trends, pool, pool.startup_s, timing.stale_after_s)
+        placeable, before_now = placeable_cards(own_cards, pool), past_moments[-1] if past_moments else None
+        now = observe(time_s, own_cards, placeable, short.cards, pool, timing.stale_after_s, before_now)
+        falling = soonest(time_s, placeable, trends, pool, pool.startup_s, timing.stale_after_s)
         now = now._replace(
             storm=storm_cards(now, recent, own_cards, failed, short.named) if failed else (),
             falling=falling[0] if falling else None,

@@ -16,7 +16,7 @@ from scaler.planning.pools import alarms, pool_state
 from scaler.planning.promises import Promise, with_new
 from scaler.planning.reclaim import reclaim
 from scaler.planning.shares import allot
-from scaler.planning.wants import Seen, Want, unknown, want
+from scaler.planning.wants import Seen, SeenPool, Want, unknown, want
 from scaler.planning.watermark import watch
 from scaler.policy import FleetPolicy, ServiceKey, ServicePolicy
 from scaler.snapshot import Snapshot
@@ -38,14 +38,14 @@ def plan(snapshot: Snapshot, policy: FleetPolicy, memory: Memory) -> tuple[Fleet
     memory, derived = remember(snapshot, operator, memory, cards, sits_on)
 
     # What the cards allow at all: each pool's watermark, and what else bars it from scaling up.
-    moments, watches, barriers = memory.pools, {}, {}
+    seen_pools: dict[str, SeenPool] = {}
     pools: dict[str, PoolState] = {}
     problems = [*snapshot.problems]
     for pool in operator.pools:
-        past = moments[pool.name]
-        watches[pool.name] = watch(past, pool.low_watermark, pool.high_watermark, pool)
-        barriers[pool.name] = barrier = pool_barrier(past, pool)
-        pools[pool.name] = state = pool_state(past[-1], watches[pool.name], barrier, pool, operator.timing)
+        past = memory.pools[pool.name]
+        watched, barrier = watch(past, pool.low_watermark, pool.high_watermark, pool), pool_barrier(past, pool)
+        seen_pools[pool.name] = SeenPool(pool, past, watched, barrier)
+        pools[pool.name] = state = pool_state(past[-1], watched, barrier, pool, operator.timing)
         problems += alarms(state)
 
     # What each service wants by itself: its own load, its own past.
@@ -53,19 +53,9 @@ def plan(snapshot: Snapshot, policy: FleetPolicy, memory: Memory) -> tuple[Fleet
     wants: dict[str, dict[ServiceKey, Want]] = {pool.name: {} for pool in operator.pools}
     for key, service in policy.services.items():
         workload = service.workload(key)
-        seen = Seen(
-            time_s=time_s,
-            workload=workload,
-            reading=snapshot.workloads.get(workload),
-            derivation=derived.get(workload),
-            moments=memory.workloads.get(workload, NOTHING).moments,
-            promises=memory.promises.get(key, ()),
-            pool_moments=moments[service.pool],
-            watch=watches[service.pool],
-            barrier=barriers[service.pool],
-            cards=sits_on.get(workload, ()),
-            readings=snapshot.workloads,
-        )
+        moments, promises = memory.workloads.get(workload, NOTHING).moments, memory.promises.get(key, ())
+        pool_now = seen_pools[service.pool]
+        seen = Seen(time_s, snapshot, workload, derived.get(workload), moments, promises, pool_now, sits_on)
         wanted = _safely(key, service, time_s, want, key, service, operator, seen)
         if isinstance(wanted, Want):
             wants[service.pool][key] = wanted

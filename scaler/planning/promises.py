@@ -32,8 +32,13 @@ Promises = Mapping[ServiceKey, tuple[Promise, ...]]
 
 def kept(promises: Promises, time_s: float) -> dict[ServiceKey, tuple[Promise, ...]]:
     """The promises that may still be acted on."""
-    kept = {key: tuple(each for each in made if each.time_s > time_s - PROMISE_S) for key, made in promises.items()}
-    return {key: made for key, made in kept.items() if made}
+    kept = {}
+    for key, made in promises.items():
+        if made[0].time_s <= time_s - PROMISE_S:  # the oldest
+            made = tuple(each for each in made if each.time_s > time_s - PROMISE_S)
+        if made:
+            kept[key] = made
+    return kept
 
 
 def with_new(promises: Promises, new: Mapping[ServiceKey, Promise]) -> dict[ServiceKey, tuple[Promise, ...]]:
@@ -70,7 +75,8 @@ def told_more(promises: Sequence[Promise], replicas: int, time_s: float) -> int:
 
 def told_less(promises: Sequence[Promise], replicas: int, since_s: float) -> int:
     """The least that was told since, or `replicas`. What was told while fewer ran than now has been overtaken."""
-    if not promises:
-        return replicas
-    told = (each.told for each in promises if each.time_s > since_s and each.replicas >= replicas)
-    return min([replicas, *(each for each in told if each is not None)])
+    least = replicas
+    for each in promises:
+        if each.told is not None and each.told < least and each.replicas >= replicas and each.time_s > since_s:
+            least = each.told
+    return least

@@ -100,6 +100,9 @@ class _Outstanding:
             leaving = lately - (self._wanted(workload, each) if soon is None else soon)
             if leaving > 0:
                 going[workload] = leaving
+        promises, services = memory.promises, self._services
+        self._told = {key: self._promised(key, services[key]) for key in sorted(promises.keys() & services.keys())}
+        self._needs: dict[ServiceKey, Need] = {}
         # In the order of names: workloads come in another order in each process.
         self._hidden, self._rolling = hidden, dict(sorted(rolling.items()))
         self._roaming = {w: unplaced(self._supplies[w], self._places[w], self._cards[w]) for w in sorted(starting)}
@@ -131,18 +134,10 @@ class _Outstanding:
 
     def promises(self) -> list[tuple[Need, int]]:
         """What services may have been told and do not show yet."""
-        found = []
-        for key in sorted(self._memory.promises):
-            service = self._services.get(key)
-            if service is not None:
-                more = self._promised(key, service)
-                if more > 0:
-                    found.append((self._need(service.workload(key), service), more))
-        return found
+        return [(self._need(key), more) for key, more in self._told.items() if more > 0]
 
     def claim(self, want: Want) -> Claim:
         """What a service asks for."""
-        workload = want.workload
         return Claim(
             key=want.key,
             replicas=want.least_now,
@@ -151,8 +146,8 @@ class _Outstanding:
             priority=want.service.priority,
             # From zero KEDA brings up minReplicaCount at once, so the first replicas must fit together.
             first=max(1, want.service.min_replicas) if want.least_now == 0 else 1,
-            need=self._need(workload, want.service),
-            promised=self._promised(want.key, want.service),
+            need=self._need(want.key),
+            promised=self._told.get(want.key, 0),
         )
 
     def steps(self, claim: Claim, share: Share, told: int) -> list[Step]:
@@ -199,8 +194,7 @@ class _Outstanding:
     def _promised(self, key: ServiceKey, service: ServicePolicy) -> int:
         workload = service.workload(key)
         replicas = self._wanted(workload, self._supplies.get(workload, NO_SUPPLY))
-        made = self._memory.promises.get(key, ())
-        return promised(made, replicas)
+        return promised(self._memory.promises[key], replicas)
 
     def _wanted(self, workload: WorkloadKey, supply_now: Supply) -> int:
         """spec.replicas; while it cannot be seen, what is taken to exist."""
@@ -208,10 +202,17 @@ class _Outstanding:
         replicas = reading.spec_replicas if reading is not None else None
         return replicas if replicas is not None else supply_now.existing
 
-    def _need(self, workload: WorkloadKey, service: ServicePolicy) -> Need:
-        """What one more replica takes, on each class of card of the pool."""
-        held = {card: self._footprints.of(workload, card).held_bytes for card in self._totals}
-        return Need(held, self._cards.get(workload, 1), extra_bytes(self._pool, service.low_watermark, self._totals))
+    def _need(self, key: ServiceKey) -> Need:
+        """What one more replica takes, on each class of card of the pool; looked up once for its claim and its
+        promise."""
+        need = self._needs.get(key)
+        if need is None:
+            service = self._services[key]
+            workload = service.workload(key)
+            held = {card: self._footprints.of(workload, card).held_bytes for card in self._totals}
+            extra = extra_bytes(self._pool, service.low_watermark, self._totals)
+            need = self._needs[key] = Need(held, self._cards.get(workload, 1), extra)
+        return need
 
     def _reserved(self, workload: WorkloadKey) -> Need:
         """What is held against others for a replica that starts."""

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from scaler.decision import Step
+from scaler.planning.cards import Hosts
 from scaler.planning.replicas import OwnLoad
 from scaler.planning.watermark import PoolMoment, Watch
 from scaler.policy import PoolPolicy, ServicePolicy
@@ -19,13 +20,14 @@ def load_steps(
     derivation: Derivation,
     workload: WorkloadKey,
     readings: Mapping[WorkloadKey, WorkloadReading],
-    cards: Sequence[CardReading],
+    hosts: Hosts,
     load: OwnLoad,
     service: ServicePolicy,
     pool: PoolPolicy,
 ) -> list[Step]:
     """From requests in flight to own requests in flight, with every correction that was made or refused."""
-    reading, share = readings[workload], gpu_share(workload, readings, cards)
+    reading, cards = readings[workload], hosts.get(workload, ())
+    share = gpu_share(workload, readings, cards)
     moment, flow = derivation.moment, derivation.arrivals
     age = reading.signals_age_s or 0.0
     text = f"{reading.queued:.1f} queued + {reading.executing:.1f} executing, {age:.0f} s old"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
 from scaler.decision import Decision, Reason, Step, StepMaker, Verdict
 from scaler.planning.barriers import Barrier
+from scaler.planning.cards import Hosts
 from scaler.planning.promises import ACTED_ON_S, PROMISE_S, Promise, told_less, told_more
 from scaler.planning.replicas import (
     Window,
@@ -25,24 +25,30 @@ from scaler.planning.watermark import PoolMoment, Watch, tighter, watch
 from scaler.policy import OperatorPolicy, PoolPolicy, ServiceKey, ServicePolicy
 from scaler.signals.derive import Derivation, Moment
 from scaler.signals.freshness import Fault, covers_all_pods, replicas_fault, signals_fault
-from scaler.snapshot import CardReading, WorkloadKey, WorkloadReading
+from scaler.snapshot import Snapshot, WorkloadKey, WorkloadReading
+
+
+class SeenPool(NamedTuple):
+    """A pool at one moment: its policy, its past and now, its watermark's state, and what else bars it."""
+
+    policy: PoolPolicy
+    moments: tuple[PoolMoment, ...]
+    watch: Watch
+    barrier: Barrier | None
 
 
 class Seen(NamedTuple):
-    """All that one service's wish looks at: its reading now beside the others', its past, its pool's past and barrier,
-    its pods' cards."""
+    """All that one service's wish looks at: the readings of all, what of its own was derived, its past, its pool, and
+    the cards that pods sit on."""
 
     time_s: float
+    snapshot: Snapshot
     workload: WorkloadKey
-    reading: WorkloadReading | None
     derivation: Derivation | None
     moments: tuple[Moment, ...]
     promises: tuple[Promise, ...]
-    pool_moments: tuple[PoolMoment, ...]
-    watch: Watch
-    barrier: Barrier | None
-    cards: Sequence[CardReading]
-    readings: Mapping[WorkloadKey, WorkloadReading]
+    pool: SeenPool
+    hosts: Hosts
 
 
 @dataclass(slots=True)
@@ -99,7 +105,8 @@ def unknown(
 def want(key: ServiceKey, service: ServicePolicy, operator: OperatorPolicy, seen: Seen) -> Want | Decision:
     """What the service wants at this moment, or its decision where its readings leave no question; never raises for
     readings of whatever kind."""
-    pool, stale_after_s, reading = operator.pool(service.pool), operator.timing.stale_after_s, seen.reading
+    pool, stale_after_s, time_s = seen.pool.policy, operator.timing.stale_after_s, seen.time_s
+    reading = seen.snapshot.workloads.get(seen.workload)
     fault = replicas_fault(reading, stale_after_s)
     if fault is not None or reading is None or reading.spec_replicas is None:
         reason, text = fault or Fault(Reason.MISSING, "no reading")
@@ -116,7 +123,7 @@ def want(key: ServiceKey, service: ServicePolicy, operator: OperatorPolicy, seen
     raw = replicas_for(load, service, pool)
     demand = bounded(raw, service, pool)
     steps: list[StepMaker] = [
-        partial(load_steps, derivation, seen.workload, seen.readings, seen.cards, load, service, pool),
+        partial(load_steps, derivation, seen.workload, seen.snapshot.workloads, seen.hosts, load, service, pool),
         partial(demand_steps, raw, demand, service, pool),
     ]
     reasons: list[Reason] = []
@@ -133,28 +140,29 @@ def want(key: ServiceKey, service: ServicePolicy, operator: OperatorPolicy, seen
     barrier = _barrier(service, pool, seen, reading, unlimited > replicas, steps)
     least_now = told_less(seen.promises, replicas, -math.inf)
     is_in_question = barrier is not None or is_as_read or unlimited > least_now
+    own_ratio = derivation.moment.own_ratio
+    crowded = raw if own_ratio == 1.0 else replicas_for(undiscounted(derivation.moment), service, pool)
+    # By position: there is one for each service at every tick.
     return Want(
-        key=key,
-        workload=seen.workload,
-        service=service,
-        pool=pool,
-        time_s=seen.time_s,
-        replicas=replicas,
-        demand=demand,
-        raw=raw,
-        crowded=raw
-        if derivation.moment.own_ratio == 1.0
-        else replicas_for(undiscounted(derivation.moment), service, pool),
-        unlimited=unlimited,
-        barrier=barrier,
-        is_as_read=is_as_read,
-        told_less=_told_less(reading, replicas, unlimited, service, pool, seen) if is_in_question else None,
-        told_more=told_more(seen.promises, replicas, seen.time_s),
-        least_now=least_now,
-        least_soon=_least_soon(demand, least_now, service, pool, seen),
-        is_idle=pool.reclaim_after_s is not None and _is_idle(seen, service, pool, pool.reclaim_after_s),
-        steps=steps,
-        reasons=reasons,
+        key,
+        seen.workload,
+        service,
+        pool,
+        time_s,
+        replicas,
+        demand,
+        raw,
+        crowded,
+        unlimited,
+        barrier,
+        is_as_read,
+        _told_less(reading, replicas, unlimited, service, pool, seen) if is_in_question else None,
+        told_more(seen.promises, replicas, time_s),
+        least_now,
+        _least_soon(demand, least_now, service, pool, seen),
+        pool.reclaim_after_s is not None and _is_idle(seen, service, pool, pool.reclaim_after_s),
+        steps,
+        reasons,
     )
 
 
@@ -221,20 +229,20 @@ def _barrier(
 ) -> Reason | None:
     """Why the service gets no more than what runs: the watermark (its own where that is tighter), what bars the whole
     pool, or counters without which its load cannot be told from its neighbours'."""
-    now, state = seen.pool_moments[-1], seen.watch
+    now, state = seen.pool.moments[-1], seen.pool.watch
     low, high = pool.low_watermark, pool.high_watermark
     if service.low_watermark is not None:
         low, high = tighter(pool, service.low_watermark, now.total_bytes)
     if low is not pool.low_watermark:
-        state = watch(seen.pool_moments, low, high, pool)
+        state = watch(seen.pool.moments, low, high, pool)
     steps.append(partial(watermark_steps, now, state, low, high, pool))
     if state.vetoed:
         if now.free_bytes is not None:
             return Reason.LOW_VRAM
         return Reason.MISSING if now.cards == 0 else Reason.STALE
-    if seen.barrier is not None:
-        steps.append(seen.barrier.step)
-        return seen.barrier.reason
+    if seen.pool.barrier is not None:
+        steps.append(seen.pool.barrier.step)
+        return seen.pool.barrier.reason
     derivation = seen.derivation
     if not wants_more or derivation is None or not derivation.taught:
         return None

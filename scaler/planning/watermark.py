@@ -5,10 +5,10 @@ On the morning that this project exists for, free VRAM reached zero 32 minutes b
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Container, Sequence
 from typing import NamedTuple
 
-from scaler.planning.cards import is_placeable, is_short, level_bytes, slots_of
+from scaler.planning.cards import level_bytes, slots_of
 from scaler.planning.forecast import Falling
 from scaler.policy import PoolPolicy
 from scaler.quantity import Level
@@ -46,38 +46,36 @@ class Watch(NamedTuple):
 
 def observe(
     time_s: float,
-    cards: Iterable[tuple[CardKey, CardReading]],
+    cards: Sequence[tuple[CardKey, CardReading]],
+    placeable: Sequence[tuple[CardKey, CardReading]],
+    short_now: Collection[CardKey],
     pool: PoolPolicy,
     stale_after_s: float,
     before: PoolMoment | None,
 ) -> PoolMoment:
-    """The pool's free VRAM by the policy's `watermarkOf`.
+    """The pool's free VRAM by the policy's `watermarkOf`, of the `placeable` cards; `short_now` are seen to be short.
 
     Where no card has a free slot, all cards count: the next slot to fall free may be on any of them.
     One card that cannot be seen makes the whole unknown, unless it could not take a replica anyway.
     """
-    all_cards = dict(cards)
-    seen = {key: _seen(card, pool, stale_after_s) for key, card in all_cards.items()}
+    seen = {key: _seen(card, pool, stale_after_s) for key, card in cards}
     was_short = before.short if before is not None else frozenset[CardKey]()
     # A short card that cannot be seen is short still: exporters often go stale before they vanish.
-    short = frozenset(
-        key
-        for key, card in all_cards.items()
-        if (key in was_short if seen[key] is None else is_short(card, pool, stale_after_s))
-    )
-    lost = _lost(time_s, all_cards, before)
-    counted = list(all_cards)
-    if pool.watermark_of != "tightest":
-        counted = [key for key, card in all_cards.items() if is_placeable(card, pool)] or counted
-    rooms = sorted((room, key) for key in counted if (room := seen[key]) is not None)
+    short = frozenset(key for key, room in seen.items() if key in (was_short if room is None else short_now))
+    lost = _lost(time_s, seen, before)
+    counted = placeable or cards
+    rooms = [(room, key) for key, _ in counted if (room := seen[key]) is not None]
     if not rooms or len(rooms) < len(counted) or lost:
-        return PoolMoment(time_s, None, 0.0, None, len(all_cards), short, lost)
+        return PoolMoment(time_s, None, 0.0, None, len(seen), short, lost)
     if pool.watermark_of == "sum":
         free = sum(room.free_bytes for room, _ in rooms)
         total = sum(room.total_bytes for room, _ in rooms)
-        return PoolMoment(time_s, free, total, None, len(all_cards), short, lost)
-    room, key = rooms[int(pool.percentile / 100 * (len(rooms) - 1)) if pool.watermark_of == "percentile" else 0]
-    return PoolMoment(time_s, room.free_bytes, room.total_bytes, key, len(all_cards), short, lost)
+        return PoolMoment(time_s, free, total, None, len(seen), short, lost)
+    if pool.watermark_of == "percentile":
+        room, key = sorted(rooms)[int(pool.percentile / 100 * (len(rooms) - 1))]
+    else:
+        room, key = min(rooms)
+    return PoolMoment(time_s, room.free_bytes, room.total_bytes, key, len(seen), short, lost)
 
 
 # So long a card that vanished while it was short may come back; then it is taken for gone, with its node.
@@ -97,9 +95,7 @@ def _seen(card: CardReading, pool: PoolPolicy, stale_after_s: float) -> _Room | 
     return None if free is None or low is None else _Room(free - low, free, card.total_bytes or 0.0)
 
 
-def _lost(
-    time_s: float, present: Mapping[CardKey, CardReading], before: PoolMoment | None
-) -> tuple[tuple[CardKey, float], ...]:
+def _lost(time_s: float, present: Container[CardKey], before: PoolMoment | None) -> tuple[tuple[CardKey, float], ...]:
     if before is None:
         return ()
     missed = {**dict.fromkeys(before.short, time_s), **dict(before.lost)}

@@ -111,7 +111,7 @@ def usual_time_s(carried: Carried, flow: Flow) -> float | None:
     if not carried.loads or flow.replicas <= 0:
         return None
     index = bisect_left(carried.loads, flow.fresh_per_s / flow.replicas / (1.0 + MARGIN_RATIO))
-    return carried.times_s[min(index, len(carried.loads) - 1)]
+    return carried.times_s[index] if index < len(carried.loads) else carried.times_s[-1]
 
 
 class Needed(NamedTuple):
@@ -122,29 +122,30 @@ class Needed(NamedTuple):
     floor_replicas: float
 
 
-def needed_inflight(carried: Carried, flows: Flows, inflight: float, window_s: float) -> Needed | None:
-    """What the newest flow's arrivals need by what was seen; None without lessons or replicas, or with too few
-    arrivals in the last flows, each counted over `window_s`.
+def needed_inflight(carried: Carried, flows: Flows, now: Flow, inflight: float, window_s: float) -> Needed | None:
+    """What the arrivals of `now`, the newest of the flows, need by what was seen; None without lessons or replicas, or
+    with too few arrivals in the last flows, each counted over `window_s`.
 
     Arrivals above the highest load ever carried queue for want of replicas, not for a neighbour. What they have left
     behind, served at that load, is to be drained as well: it counts as further arrivals for DRAIN_S, as far as so many
     are in flight at all. Two standard errors of their count are no excess.
     """
-    now = flows.newest
-    if not carried.loads or now.replicas <= 0:
+    usual_s = usual_time_s(carried, now)
+    if usual_s is None:
         return None
-    usual_s, highest_per_s = usual_time_s(carried, now) or 0.0, carried.loads[-1]
     mean_per_s = sum(flows.fresh_per_s) / len(flows.fresh_per_s)
     if mean_per_s * window_s < LEAST_COMPLETIONS:
         return None
-    load_per_s = now.fresh_per_s / now.replicas / (1.0 + MARGIN_RATIO)
+    highest_per_s, error_per_s = carried.loads[-1], 2.0 * math.sqrt(mean_per_s / window_s)
     queue = 0.0
-    if max(flows.fresh_per_s) > highest_per_s * min(flows.replicas):
-        error_per_s, then_s = 2.0 * math.sqrt(mean_per_s / window_s), flows.times_s[0]
+    # Mostly no flow can have left anything behind.
+    if max(flows.fresh_per_s) - highest_per_s * min(flows.replicas) - error_per_s > 0.0:
+        then_s = flows.times_s[0]
         for at_s, fresh_per_s, replicas in zip(*flows, strict=True):
             excess_per_s = fresh_per_s - highest_per_s * replicas - error_per_s
             queue = max(0.0, queue + excess_per_s * (at_s - then_s))
             then_s = at_s
     needed = (now.fresh_per_s + min(queue, inflight) / DRAIN_S) * usual_s
+    load_per_s = now.fresh_per_s / now.replicas / (1.0 + MARGIN_RATIO)
     floor = now.fresh_per_s / highest_per_s / (1.0 + MARGIN_RATIO) if load_per_s > highest_per_s else 0.0
     return Needed(needed, floor)

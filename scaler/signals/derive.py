@@ -100,10 +100,11 @@ def derive(
     if reading.queued_burst is not None and reading.executing_burst is not None:
         burst = max(0.0, reading.queued_burst + reading.executing_burst)
 
-    oom_confirmed = oom_candidates_per_s(reading) > 0.0 and (
+    oom_per_s = oom_candidates_per_s(reading)
+    oom_confirmed = oom_per_s > 0.0 and (
         on_short_card or any(m.on_short_card for m in past if m.time_s > time_s - OOM_EVIDENCE_S)
     )
-    flow = arrivals(reading, oom_confirmed, operator.client_retries)
+    flow = arrivals(reading, oom_per_s, oom_confirmed, operator.client_retries)
 
     largest = max(stable, (burst or 0.0) / (1.0 + BURST_TOLERANCE_RATIO))
     fresh = fresh_inflight(largest, flow, reading) if flow is not None else largest
@@ -111,7 +112,7 @@ def derive(
     flows = flows.and_now(flow_now, time_s - QUEUE_WINDOW_S) if flow_now is not None else flows
     needed: Needed | None = None
     if is_shared and flow_now is not None and carried.lessons and reading.inflight_growth_per_s is not None:
-        needed = needed_inflight(carried, flows, fresh, operator.timing.stable_window_s)
+        needed = needed_inflight(carried, flows, flow_now, fresh, operator.timing.stable_window_s)
     own_ratio = min(1.0, needed.inflight / fresh) if needed is not None and fresh > 0.0 else 1.0
 
     floor_replicas = needed.floor_replicas if needed is not None else 0.0

@@ -29,21 +29,22 @@ def oom_candidates_per_s(reading: WorkloadReading) -> float:
     return min(failure, max(0.0, reading.oom_failure_per_s))
 
 
-def arrivals(reading: WorkloadReading, oom_confirmed: bool, client_retries: int) -> Arrivals | None:
-    """Arrivals of a service; None where a part of its request counters cannot be seen.
+def arrivals(reading: WorkloadReading, oom_per_s: float, oom_confirmed: bool, client_retries: int) -> Arrivals | None:
+    """Arrivals of a service, with so many out-of-memory candidates; None where a part of its request counters cannot be
+    seen.
 
     Counters move when a request completes, so what still waits is added: arrivals = completions + growth of the
     requests in flight. Only confirmed out-of-memory failures are discounted: no evidence, no discount.
     The result lies between the successes and all arrivals.
     """
-    success, failure, oom = reading.success_per_s, reading.failure_per_s, oom_candidates_per_s(reading)
+    success, failure = reading.success_per_s, reading.failure_per_s
     if success is None or failure is None or min(success, failure) < 0.0:
         return None
     seen = max(0.0, success + failure + (reading.inflight_growth_per_s or 0.0))
-    attempts = success + oom
-    if not oom_confirmed or oom == 0.0 or client_retries == 0:
-        return Arrivals(seen, seen, oom / attempts if attempts else 0.0, corrected=False)
-    failed_ratio = oom / attempts
+    attempts = success + oom_per_s
+    failed_ratio = oom_per_s / attempts if attempts else 0.0
+    if not oom_confirmed or oom_per_s == 0.0 or client_retries == 0:
+        return Arrivals(seen, seen, failed_ratio, False)
     inflation = sum(failed_ratio**k for k in range(client_retries + 1))
     fresh = min(max(seen / inflation, success), max(seen, success))
     return Arrivals(seen, fresh, failed_ratio, corrected=True)

@@ -26,7 +26,8 @@ def places(cards: Iterable[CardReading]) -> Counter[WorkloadKey]:
     """On how many places of the cards each workload's pods are seen."""
     found = Counter[WorkloadKey]()
     for card in cards:
-        found.update(card.pods)
+        for workload, pods in card.pods.items():
+            found[workload] = found.get(workload, 0) + pods
     return found
 
 
