@@ -12,6 +12,8 @@ from operator import attrgetter
 from typing import Literal, NamedTuple
 
 GpuBusySource = Literal["agent", "exporter-per-process", "triton-wall-time", "vllm-running"]
+HeldSource = Literal["agent", "exporter-per-process"]
+PlaceSource = Literal["agent", "kubelet", "exporter", "triton"]  # the most exact first
 
 
 class WorkloadKey(NamedTuple):
@@ -105,6 +107,8 @@ class CardReading:
         held: VRAM per Deployment on this card, from the agent, else from the exporter's series per pod where they can
             be trusted (see `card_promql.held`). A Deployment without an entry holds what is not known, never nothing;
             without any entry nothing is known of the whole card.
+        held_source: who told `held`, all of it; None: nothing was told, or by whom is not known.
+        placed_by: who named a Deployment's pods here, the least exact where several did; no entry: not known.
     """
 
     free_bytes: float | None
@@ -116,6 +120,8 @@ class CardReading:
     slots: int | None = None
     pods: Mapping[WorkloadKey, int] = field(default_factory=dict)
     held: Mapping[WorkloadKey, HeldVram] = field(default_factory=dict)
+    held_source: HeldSource | None = None
+    placed_by: Mapping[WorkloadKey, PlaceSource] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _refuse_non_finite(self, _CARD_NUMBERS)

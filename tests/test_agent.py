@@ -20,7 +20,7 @@ import pytest
 from scaler.agent import sampler as sampler_module
 from scaler.agent.exposition import Exposition
 from scaler.agent.ledger import CAPABILITIES
-from scaler.agent.nvml import Driver
+from scaler.agent.nvml import Driver, Memory
 from scaler.agent.sampler import Allotment, Sampler
 from scaler.policy import Timing
 from scaler.sources.queries import build_queries
@@ -511,4 +511,64 @@ def test_a_report_that_is_over_says_nothing_of_now(node: Node, monkeypatch: pyte
     clock.go(0.1)
     assert published(sampler) == {"driver_up": 0}
     assert sampler.fault() == "the driver has not answered for 15 s"
+    assert not sampler.is_unusable()
+
+
+def test_a_driver_that_wakes_its_cards_one_by_one(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without persistence mode each card takes seconds: the samples of the last are later than the round's begin."""
+    clock, memory = Clock(monkeypatch), Driver._memory
+    began_us = round(clock.wall_s * 1e6)
+
+    def slow(driver: Driver, handle: object) -> Memory | None:
+        clock.go(2.5)
+        return memory(driver, handle)
+
+    monkeypatch.setattr(Driver, "_memory", slow)
+    node.process(1, 4009, GIB, pod=pod_uid(9))
+    node.write(without="sample")
+    node.lines += [f"sample 0 4001 {began_us + 2_400_000} 40", f"sample 1 4009 {began_us + 4_900_000} 70"]
+    node.write()
+    sampler = Sampler(Driver(), node.proc, 5.0)
+    sampler.round()
+    seen = published(sampler)
+    assert (seen["pod_busy_ratio GPU-a 1"], seen["pod_busy_ratio GPU-b 9"]) == (0.4, 0.7)
+
+
+def test_samples_of_another_clock_are_unknown_and_not_idle(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    at(clock, node, 40)
+    clock.wall_s -= 3600
+    sampler = Sampler(Driver(), node.proc, 5.0)
+    sampler.round()
+    seen = published(sampler)
+    assert (seen["card_capability GPU-a busy"], seen.get("pod_busy_ratio GPU-a 1")) == (0, None)
+
+
+def test_a_driver_that_hangs_is_logged_once_and_when_it_answers(
+    node: Node, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="scaler.agent.sampler")
+    clock = Clock(monkeypatch)
+    sampler = Sampler(Driver(), node.proc, 5.0)
+    sampler.round()
+    caplog.clear()
+    for _ in range(3):
+        clock.go(15.1)
+        sampler.fault()
+    sampler.round()
+    assert [record.getMessage() for record in caplog.records] == [
+        "the driver has not answered for 15 s",
+        "the driver answers again",
+    ]
+
+
+def test_an_initialisation_that_hangs_is_no_reason_for_a_restart(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After one that was refused: a new container would hang in it, too."""
+    clock = Clock(monkeypatch)
+    sampler = Sampler(Driver(), node.proc, 5.0)
+    node.fail("nvmlInitWithFlags", pynvml.NVML_ERROR_DRIVER_NOT_LOADED)
+    node.write()
+    assert sampler.round().fault == sampler.fault() == "nvmlInit: driver_not_loaded"
+    clock.go(700.0)
+    assert sampler.fault() == "the driver has not answered for 700 s"
     assert not sampler.is_unusable()

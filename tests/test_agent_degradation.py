@@ -99,7 +99,7 @@ def mps(node: Node) -> None:
     node.process(0, 4003, 5 * GIB, pod=pod_uid(2), mps=True)
 
 
-ALL = frozenset({"busy a", "busy b", "held", "utilisation"})
+ALL = frozenset({"busy a", "busy b", "held", "places", "utilisation"})
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ ROWS = {
         ALL - {"held"},
     ),
     "MPS": Row("MPS clients", of_node(mps), ALL - {"busy b"}),
-    "MIG": Row("MIG", of_node(lambda node: None), frozenset({"held"}), mig=True),
+    "MIG": Row("MIG", of_node(lambda node: None), frozenset({"held", "places"}), mig=True),
     "above the card": Row(
         "pods together above",
         of_node(processes((4001, 3 * GIB, 1), (4002, 17 * GIB, 1), (4003, 5 * GIB, 2))),
@@ -240,8 +240,11 @@ def own(snapshot: Snapshot, number: int) -> Snapshot:
         return key._replace(deployment=key.deployment.removeprefix(ours))
 
     def card(reading: CardReading) -> CardReading:
-        pods, held = ({mine(key): value for key, value in each.items()} for each in (reading.pods, reading.held))
-        return replace(reading, pods=pods, held=held)  # type: ignore[arg-type]
+        pods, held, placed_by = (
+            {mine(key): value for key, value in each.items()}
+            for each in (reading.pods, reading.held, reading.placed_by)
+        )
+        return replace(reading, pods=pods, held=held, placed_by=placed_by)  # type: ignore[arg-type]
 
     return Snapshot(
         snapshot.taken_at_s,
@@ -289,16 +292,23 @@ def sources(snapshot: Snapshot, mig: bool, behind: str) -> frozenset[str]:
     """What comes from the agent. All else has to come from who stands behind it, and says what that one says."""
     card = snapshot.cards[CardKey("GPU-a", "1" if mig else "")]
     held = {key.deployment: vram.total_bytes / MIB for key, vram in card.held.items()}
-    by_exporter = {"a": 4097.0, "b": 5121.0} if behind == "exporter" else {}
+    placed_by = {key.deployment: source for key, source in card.placed_by.items()}
+    by_exporter = ({"a": 4097.0, "b": 5121.0}, "exporter-per-process") if behind == "exporter" else ({}, None)
     of_next = {
         "busy a": (0.61, "exporter-per-process") if behind == "exporter" and not mig else (0.62, "triton-wall-time"),
         "busy b": (0.11, "exporter-per-process") if behind == "exporter" and not mig else (0.12, "triton-wall-time"),
         "held": by_exporter,
+        # One of the two pods is named by an exporter that does not tell them apart, the other by its own Triton.
+        "places": {"a": "exporter" if behind == "exporter" else "triton", "b": "exporter"},
         "utilisation": 0.72,
     }
-    of_agent = {"busy a": (0.6, "agent"), "busy b": (0.1, "agent"), "held": {"a": 4096.0, "b": 5120.0},
-                "utilisation": 0.7}  # fmt: skip
-    seen: dict[str, object] = {"held": held, "utilisation": round(card.utilization_ratio or -1.0, 6)}
+    of_agent = {"busy a": (0.6, "agent"), "busy b": (0.1, "agent"), "utilisation": 0.7,
+                "held": ({"a": 4096.0, "b": 5120.0}, "agent"), "places": {"a": "agent", "b": "agent"}}  # fmt: skip
+    seen: dict[str, object] = {
+        "held": (held, card.held_source),
+        "places": placed_by,
+        "utilisation": round(card.utilization_ratio or -1.0, 6),
+    }
     for name in ("a", "b"):
         reading = snapshot.workloads[workload(name)]
         seen[f"busy {name}"] = (round(reading.gpu_busy or -1.0, 6), reading.gpu_busy_source)
@@ -330,7 +340,7 @@ def test_no_decision_jumps(histories: dict[tuple[str, str], list[Snapshot]], row
 @pytest.mark.parametrize("behind", BEHIND)
 @pytest.mark.parametrize("row", ROWS)
 def test_a_decision_names_its_source(histories: dict[tuple[str, str], list[Snapshot]], row: str, behind: str) -> None:
-    """Of GPU time, and of the footprint that b is held by."""
+    """Of GPU time, of the cards of its pods, and of the footprint that it is held by."""
     decisions = run(histories[row, behind], FLEET)[0][-1].decisions
     by_next = "exporter-per-process" if behind == "exporter" and not ROWS[row].mig else "triton-wall-time"
     for key, decision in decisions.items():
@@ -338,7 +348,13 @@ def test_a_decision_names_its_source(histories: dict[tuple[str, str], list[Snaps
         [own_gpu] = [step.text for step in decision.steps if step.name == "own-gpu"]
         assert own_gpu.startswith(f"of 1 cards, by {by}")
         [footprint] = [step.text for step in decision.steps if step.name == "footprint"]
-        assert "measured" in footprint  # by the lessons of before, where nobody tells any more
+        # The exporter says 1 MiB more; where nobody tells any more, what the lessons of before were told by.
+        by = "agent" if "held" in ROWS[row].still or behind == "triton" else "exporter-per-process"
+        assert footprint.startswith(f"measured: high-water of its pods by {by}, ")
+        assert ("none told of now" in footprint) == ("held" not in ROWS[row].still and behind == "triton")
+        [cards] = [step.text for step in decision.steps if step.name == "cards"]
+        named_by = "triton" if behind == "triton" and key.name == "a" else "exporter"
+        assert cards == f"that its pods sit on, by {'agent' if 'places' in ROWS[row].still else named_by}"
 
 
 def test_every_row_of_the_document_is_here() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from scaler import __version__
+from scaler.agent.ledger import MEAN_S
 from scaler.cli.agent import agent_command
 
 FOLDER = Path(__file__).parent.parent / "deploy" / "agent"
@@ -50,6 +51,19 @@ def test_the_flags_exist_and_name_the_port_that_is_scraped() -> None:
         {"path": "/livez", "port": "http"},
         {"path": "/readyz", "port": "http"},
     ]
+
+
+def test_the_prometheus_operator_finds_the_port() -> None:
+    component, monitor = (
+        yaml.safe_load((FOLDER.parent / "agent-podmonitor" / name).read_text(encoding="utf-8"))
+        for name in ("kustomization.yaml", "podmonitor.yaml")
+    )
+    assert (component["kind"], component["resources"]) == ("Component", ["podmonitor.yaml"])
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= TEMPLATE["metadata"]["labels"].items()
+    [endpoint] = monitor["spec"]["podMetricsEndpoints"]
+    scraped = TEMPLATE["metadata"]["annotations"]
+    assert (endpoint["port"], endpoint["path"]) == (PORT["name"], scraped["prometheus.io/path"])
+    assert endpoint["interval"] == f"{MEAN_S:g}s"
 
 
 def test_it_sees_the_hosts_pids_and_no_more() -> None:

@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scaler.signals.derive import own_gpu_ratio
 from scaler.signals.gpu_share import GpuShare, gpu_share
+from scaler.signals.retries import arrivals
 from scaler.snapshot import CardReading, GpuBusySource, WorkloadReading
-from tests.fleet import START_S, TICK_S, card, decide, policy, pool_with, reading, snapshot, workload
+from tests.fleet import START_S, TICK_S, card, decide, policy, pool_with, reading, snapshot, steady, workload
 
 TRITON: GpuBusySource = "triton-wall-time"
 
@@ -90,6 +92,51 @@ def test_demand_does_not_follow_the_split() -> None:
         told.append((decision.demand, f"{own.value:.2f} {own.text}"))
     by = "of 1 cards, by triton-wall-time against its neighbours'"
     assert told == [(2, f"0.72 {by}; neighbours 0.08"), (2, f"0.40 {by}; neighbours 0.40")]
+
+
+QUIET = replace(reading(1, 6.0, 20.0), gpu_busy=0.6, gpu_busy_source="agent")
+# Beside a busy neighbour the same 20/s take three times as long, on the same GPU time of their own.
+BESIDE = replace(reading(1, 18.0, 20.0), gpu_busy=0.6, gpu_busy_source="agent")
+# It has stopped: 30/s are done, of which 10/s had been waiting.
+WORKING_OFF = replace(reading(1, 18.0, 30.0), gpu_busy=0.9, gpu_busy_source="agent", inflight_growth_per_s=-10.0)
+
+
+@pytest.mark.parametrize(
+    ("now", "target", "demand"),
+    [
+        pytest.param(QUIET, "50", 2, id="alone: 0.6 / 0.5"),
+        pytest.param(BESIDE, "50", 2, id="beside a neighbour: its own time is the same; 0.6 x 6 / 18 would be 1"),
+        pytest.param(replace(BESIDE, gpu_busy=1.0, gpu_busy_source=TRITON), "50", 1, id="wall time: 1.0 x 6 / 18"),
+        pytest.param(replace(BESIDE, gpu_busy_source=None), "50", 1, id="an operator's own query: 0.6 x 6 / 18"),
+        pytest.param(QUIET, "60", 1, id="alone: 0.6 / 0.6"),
+        pytest.param(WORKING_OFF, "60", 1, id="0.9 x 20 / 30 / 0.6: what a neighbour left waiting is no demand"),
+        pytest.param(WORKING_OFF, "50", 2, id="0.9 x 20 / 30 / 0.5, as alone"),
+        pytest.param(replace(WORKING_OFF, success_per_s=None), "50", 2, id="arrivals are not known"),
+    ],
+)
+def test_gpu_time_by_process_is_not_taken_down_as_requests_in_flight_are(
+    now: WorkloadReading, target: str, demand: int
+) -> None:
+    """By requests in flight it is 1: the replica that carries 20/s with 6 in flight, of a target of 12."""
+    shown = card(9.0, pods={"a": 1, "b": 1})
+    quiet = replace(QUIET, gpu_busy_source=now.gpu_busy_source)
+    other = reading(1, 1.0)
+    history = [*steady({"a": quiet, "b": other}, shown), snapshot(START_S, {"a": now, "b": other}, shown)]
+    metadata = {"targetGpuUtilization": target, "targetConcurrency": "12"}
+    assert decide(history, policy(pool_with(), a=metadata, b={}), "a").demand == demand
+
+
+@given(st.floats(0.05, 2.0), st.floats(1.0, 100.0), st.floats(0.05, 1.0), st.floats(1.0, 3.0))
+def test_law_1_holds_for_gpu_time_by_process(needs: float, per_s: float, squeezed: float, faster: float) -> None:
+    """First fewer are done than arrive, with less GPU time, then more: never above what the arrivals need."""
+    for done in (squeezed, 1.0, faster):
+        mine = replace(
+            reading(1, 50.0, per_s * done), gpu_busy=needs * done, gpu_busy_source="agent",
+            inflight_growth_per_s=per_s * (1 - done),
+        )  # fmt: skip
+        flow = arrivals(mine, oom_confirmed=False, client_retries=0)
+        assert needs * done * own_gpu_ratio(mine, flow, 0.1) <= needs * 1.000001
+        assert needs * done * own_gpu_ratio(mine, flow, 0.1) >= needs * min(done, 1.0) * 0.999999
 
 
 RAN = st.builds(ran, st.one_of(st.none(), st.floats(0, 8)), st.sampled_from([None, 0, 1, 2, 9]), st.sampled_from(

@@ -327,8 +327,8 @@ def held_on(card: str) -> Callable[[Snapshot], object]:
             id="held: the device's value for each pod",
         ),
         pytest.param(
-            "max by (namespace, deployment, UUID, GPU_I_ID)",
-            "avg by (namespace, deployment, UUID, GPU_I_ID)",
+            "max by (namespace, deployment, UUID, GPU_I_ID, source)",
+            "avg by (namespace, deployment, UUID, GPU_I_ID, source)",
             held_on("GPU-process"),
             {"mixed": (4020, 4020), "resnet": (15980, 15980 / 2)},
             id="held: the mean for the largest",
@@ -389,5 +389,5 @@ def test_every_override_fits_into_its_query() -> None:
 
 def test_every_number_of_the_readings_can_be_overridden() -> None:
     labels = {"gpu_busy_source", "node", "model"}
-    numbers = {*WorkloadReading.__slots__, *CardReading.__slots__} - labels - {"held"}
+    numbers = {*WorkloadReading.__slots__, *CardReading.__slots__} - labels - {"held", "held_source", "placed_by"}
     assert set(QueryOverrides.model_fields) == numbers | {f"held_{part}" for part in HeldVram._fields}

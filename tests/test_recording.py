@@ -8,13 +8,24 @@ import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from scaler.policy import Timing
-from scaler.snapshot import CardKey, CardReading, HeldVram, Problem, Snapshot, WorkloadKey, WorkloadReading
+from scaler.snapshot import (
+    CardKey,
+    CardReading,
+    HeldSource,
+    HeldVram,
+    PlaceSource,
+    Problem,
+    Snapshot,
+    WorkloadKey,
+    WorkloadReading,
+)
 from scaler.sources.recording import BadRecording, RecordingSource
 from scaler.sources.recording_format import RecordingHeader
 from scaler.sources.recording_writer import write_recording
@@ -38,6 +49,8 @@ def snapshot(number: int = 0) -> Snapshot:
                 slots=2,
                 pods={E5: 1},
                 held={E5: HeldVram(9.5e9 + number, 9.5e9 + number)},
+                held_source="agent",
+                placed_by={E5: "kubelet"},
             )
         },
     )
@@ -72,13 +85,26 @@ readings = st.builds(
     gpu_memory_utilization=numbers,
     gpu_busy_source=st.sampled_from([None, "agent", "exporter-per-process", "triton-wall-time", "vllm-running"]),
 )
-shown = st.builds(
+untold = st.builds(
     CardReading,
     **dict.fromkeys(("free_bytes", "total_bytes", "utilization_ratio", "age_s"), numbers),
     node=names,
     slots=counts,
     pods=st.dictionaries(keys, st.integers(0, 9), max_size=3),
     held=st.dictionaries(keys, st.builds(HeldVram, floats, floats), max_size=3),
+)
+
+
+def told(card: CardReading, held_source: HeldSource | None, places: list[PlaceSource | None]) -> CardReading:
+    placed_by = {workload: by for workload, by in zip(sorted(card.pods), places, strict=False) if by is not None}
+    return replace(card, held_source=held_source, placed_by=placed_by)
+
+
+shown = st.builds(
+    told,
+    untold,
+    st.sampled_from([None, *get_args(HeldSource)]),
+    st.lists(st.sampled_from([None, *get_args(PlaceSource)]), max_size=3),
 )
 fleets = st.builds(
     Snapshot,
@@ -239,8 +265,8 @@ def _edit(number: int, old: bytes, new: bytes) -> Change:
         pytest.param(lambda lines: [b"[1]\n"], 1, "one JSON object, not list", id="a list"),
         pytest.param(lambda lines: [b"[" * 100_000], 1, "one JSON object", id="nested beyond reason"),
         pytest.param(lambda lines: [b"\xff\xfe\n"], 1, "one JSON object", id="not UTF-8"),
-        pytest.param(_edit(1, b'"version":2', b'"version":3'), 1, '"version": 2, or 1, not 3', id="a newer version"),
-        pytest.param(_edit(1, b'"queued",', b""), 1, 'the "columns" of version 2', id="other columns"),
+        pytest.param(_edit(1, b'"version":3', b'"version":4'), 1, '"version": 1 to 3, not 4', id="a newer version"),
+        pytest.param(_edit(1, b'"queued",', b""), 1, 'the "columns" of version 3', id="other columns"),
         pytest.param(_edit(1, b'"step_s":15.0', b'"step_s":0'), 1, '"step_s" above 0', id="no step"),
         pytest.param(_edit(1, b'"tick":"15s"', b'"tick":15'), 1, "timing.tick: 15", id="a window without unit"),
         pytest.param(_edit(1, b'"about":{}', b'"about":null'), 1, '"about"', id="no provenance"),
@@ -262,6 +288,9 @@ def _edit(number: int, old: bytes, new: bytes) -> Change:
         pytest.param(_edit(3, b'"GPU-0"', b"7"), 3, '"card": uuid as a text', id="a card without name"),
         pytest.param(_edit(3, b'"e5-predictor",1', b'"e5-predictor"'), 3, "pods as", id="pods without number"),
         pytest.param(_edit(3, b'"e5-predictor"]]]', b"7]]]"), 3, "held_by as", id="no name for what is held"),
+        pytest.param(_edit(3, b'"held":"agent"', b'"held":"me"'), 3, "told_by as", id="a source that is none"),
+        pytest.param(_edit(3, b'["kubelet"]', b"[]"), 3, "a source for each of its pods", id="pods without a source"),
+        pytest.param(_edit(3, b'{"held":"agent","pods":["kubelet"]}', b"null"), 3, "told_by as", id="told by null"),
         pytest.param(_edit(4, b"9500000000.0]", b"null]"), 4, "held as [total, largest", id="held is unknown"),
         pytest.param(_edit(4, b"[9500000000.0,9500000000.0]", b"null"), 4, "held as [total, largest", id="no list"),
         pytest.param(_edit(4, b",9500000000.0]", b"]"), 4, "each of the 1 in held_by", id="a total without a largest"),
@@ -377,11 +406,24 @@ def test_a_broken_off_recording_leaves_the_old_file(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["a.gz"]
 
 
+@pytest.mark.parametrize("version", [1, 2])
+def test_an_older_file_is_read_as_one_that_names_no_source(tmp_path: Path, version: int) -> None:
+    path = written(tmp_path / "a.jsonl", [snapshot(number) for number in range(3)], 2)
+    text = path.read_text().replace('"version":3', f'"version":{version}')
+    path.write_text(text.replace(',"told_by":{"held":"agent","pods":["kubelet"]}', ""))
+    unnamed = replace(snapshot().cards[CARD], held_source=None, placed_by={})
+    assert all_of(path) == [
+        replace(each, cards={CARD: replace(unnamed, free_bytes=shown.free_bytes, held=shown.held)})
+        for each in map(snapshot, range(3))
+        for shown in each.cards.values()
+    ]
+
+
 def test_the_lines_are_as_documented(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in written(tmp_path / "a.jsonl", [snapshot()]).read_text().splitlines()]
     assert [sorted(line) for line in lines[1:]] == [
         ["workload"],
-        ["card"],
+        ["card", "told_by"],
         ["cards", "problems", "time", "workloads"],
         ["end"],
     ]

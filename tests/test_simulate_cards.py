@@ -179,6 +179,26 @@ def test_a_grant_is_unsafe_once_though_two_of_its_cards_are_short() -> None:
     assert world.account.scores.unsafe_grants == 1
 
 
+# Two cards of 10,000 MiB, three places each, watermark 1,000. Both have a rank of 150 + 1,500, one the other service. A
+# second replica leaves 10,000 - 150 - 6,000 - 2 x 1,650 = 550 there, 5,550 beside a small one; on the other card 6,700.
+@pytest.mark.parametrize(
+    ("other", "second_fits"),
+    [pytest.param("6000Mi", False, id="550 are left on one of two"), pytest.param("1000Mi", True, id="5,550 are left")],
+)
+def test_one_short_card_of_two_makes_a_grant_unsafe_and_the_oracle_refuses_it(other: str, second_fits: bool) -> None:
+    none: dict[str, Any] = {"arena": {"base": 0, "perRow": 0}}
+    wide_one = {"name": "wide", "cards": 2, "weights": "3000Mi", "replicas": 1, **none}
+    wide_one |= {"load": {"points": 140}, "scaling": {"minReplicas": "1", "maxReplicas": "2"}}
+    alone = {"name": "other", "weights": other, "replicas": 1, "autoscaled": False, **none}
+    of = scenario([wide_one, alone], pool={**POOL, "cards": 2, "slots": 3})
+    granted, _ = run(of, value=2.0)
+    assert granted.account.scores is not None
+    assert granted.account.scores.unsafe_grants == (0 if second_fits else 1)
+    oracle = run_one(of, "oracle", 1)
+    assert oracle.timeline[-1].needed["wide"] == 2  # 140/s x 0.06 s / 4, at least
+    assert oracle.timeline[-1].ready["wide"] == (2 if second_fits else 1)
+
+
 @pytest.mark.parametrize(
     ("pool", "text"),
     [

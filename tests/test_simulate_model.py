@@ -22,6 +22,7 @@ from scaler.simulate.hpa import EXAMPLE_BEHAVIOR, HOLD, Answer, Behavior
 from scaler.simulate.metric_path import Seen, Spot
 from scaler.simulate.node_agent import NodeAgent
 from scaler.simulate.scenario import Clients, Scenario, ScenarioPool, ScenarioService
+from scaler.simulate.servers import Counters, Scrape, Scrapes, gauges, rates
 from scaler.simulate.world import World
 from scaler.snapshot import Snapshot, WorkloadKey, WorkloadReading
 
@@ -358,6 +359,16 @@ def test_pods_that_lived_are_load_while_they_lived(tmp_path: Path, at_s: float, 
     (tmp_path / "pods.csv.gz").write_bytes(gzip.compress("\n".join(rows).encode()))
     of = {"file": "pods.csv.gz", "where": {"gpu_milli": "470"}, "from": "1000s", "perPod": 40}
     assert Lifetimes.model_validate(of, by_alias=True).curve(tmp_path).at(at_s) == 40.0 * living
+
+
+@pytest.mark.parametrize("is_vllm", [False, True])
+@pytest.mark.parametrize("scrapes", [0, 1, 2, 5])
+def test_gauges_of_the_burst_window_are_those_of_all_rates(scrapes: int, is_vllm: bool) -> None:
+    server = Scrapes(phase_s=0.0)
+    for n in range(scrapes):
+        server.samples.append(Scrape(15.0 * n, Counters(compute_s=7.0 * n * n), waiting=float(n), running=2.0 * n))
+    full = rates([server], -1.0, is_vllm)
+    assert gauges([server], -1.0, is_vllm) == (full.waiting, full.executing)
 
 
 def test_the_agents_pods_and_its_card_are_of_the_same_rounds() -> None:

@@ -119,8 +119,9 @@ class Driver:
         except pynvml.NVMLError:
             return
 
-    def read(self, now_s: float, elapsed_s: float) -> list[Device]:
-        """All cards that answer, at `now_s` (Unix) and `elapsed_s` (monotonic): the driver's samples bear wall time.
+    def read(self, now_s: float, elapsed_s: float, since_s: Callable[[], float] = lambda: 0.0) -> list[Device]:
+        """All cards that answer, from `now_s` (Unix) and `elapsed_s` (monotonic) on: the driver's samples bear wall
+        time. `since_s` is how long ago that was; a driver that wakes its cards takes a second for each.
 
         Raises:
             DriverGone: if none can, before NVML is initialised anew.
@@ -134,7 +135,7 @@ class Driver:
         devices: dict[CardKey, Device] = {}
         for index in range(count):
             try:
-                for device in self._card(index, round(now_s * 1e6) if steady else None):
+                for device in self._card(index, (lambda: round((now_s + since_s()) * 1e6)) if steady else None):
                     before = devices.get(device.card)
                     devices[device.card] = device if before is None else _merged(before, device)
             except _CardLost:
@@ -144,7 +145,7 @@ class Driver:
                 continue
         return list(devices.values())
 
-    def _card(self, index: int, now_us: int | None) -> Iterator[Device]:
+    def _card(self, index: int, now_us: Callable[[], int] | None) -> Iterator[Device]:
         handle = self._ask(pynvml.nvmlDeviceGetHandleByIndex, index)
         uuid, model = self._ask(pynvml.nvmlDeviceGetUUID, handle), self._ask(pynvml.nvmlDeviceGetName, handle)
         if self._is_mig(handle):
@@ -163,7 +164,7 @@ class Driver:
             self._memory(handle),
             utilization,
             self._processes(handle),
-            None if now_us is None else self._busy(card, handle, now_us),
+            None if now_us is None else self._busy(card, handle, now_us()),
         )
 
     def _instances(self, parent: Any, uuid: str, model: str, index: int) -> Iterator[Device]:
@@ -224,13 +225,18 @@ class Driver:
                     return {}
                 continue
             ratios: defaultdict[int, list[float]] = defaultdict(list)
+            later = set[int]()
             for sample in samples:
-                if since_us < sample.timeStamp <= now_us + _RECENT_US:
+                if sample.timeStamp > now_us + _RECENT_US:
+                    later.add(sample.pid)
+                elif sample.timeStamp > since_us:
                     newest_us = max(newest_us, sample.timeStamp)
                     ratio = _ratio(sample.smUtil)
                     ratios[sample.pid].append(float("nan") if ratio is None else ratio)
             self._newest_us[card] = newest_us
-            return {pid: sum(each) / len(each) for pid, each in ratios.items()}
+            # Who has samples of another clock only may have run now, or not.
+            unknown = {pid: float("nan") for pid in later - ratios.keys()}
+            return {pid: sum(each) / len(each) for pid, each in ratios.items()} | unknown
         return None
 
     def _is_steady(self, now_s: float, elapsed_s: float) -> bool:

@@ -83,6 +83,7 @@ class Sampler:
         self._success_s: float | None = None
         self._card_success_s: dict[CardKey, float] = {}
         self._told: Mapping[CardKey, object] | str = ""
+        self._is_told_silent = False
         self._report: Report | None = None
 
     def start(self) -> None:
@@ -99,18 +100,26 @@ class Sampler:
 
     def fault(self) -> str:
         """Why the newest report is none of now, in one line; "" while it is."""
-        report, now_s = self._report, time.monotonic()
-        age_s = now_s - (report.ended_s if report else self._started_s)
-        if report is not None and report.fault:
-            return report.fault
-        if age_s > STALE_ROUNDS * self._every_s:
-            return f"the driver has not answered for {age_s:.0f} s"
-        return "" if report is not None else "the first round is under way"
+        report, silent_s = self._report, self._silent_s()
+        if silent_s > STALE_ROUNDS * self._every_s:
+            text = f"the driver has not answered for {silent_s:.0f} s"
+            if not self._is_told_silent:  # here, since the thread that tells of rounds is the one that hangs
+                self._is_told_silent = True
+                log.warning(text)
+            return text
+        return report.fault if report is not None else "the first round is under way"
 
     def is_unusable(self) -> bool:
         """True if the driver has refused to initialise for 10 minutes. Not while it hangs: a restart would hang too."""
         report = self._report
-        return report is not None and bool(report.fault) and time.monotonic() - self._usable_s > UNUSABLE_S
+        if report is None or not report.fault or self._silent_s() > STALE_ROUNDS * self._every_s:
+            return False
+        return time.monotonic() - self._usable_s > UNUSABLE_S
+
+    def _silent_s(self) -> float:
+        """Since the end of the newest round."""
+        report = self._report
+        return time.monotonic() - (report.ended_s if report is not None else self._started_s)
 
     def round(self) -> Report:
         """One round, now; also what the thread does."""
@@ -147,7 +156,7 @@ class Sampler:
             self._connected, self._connects = True, self._connects + 1
         at_s, elapsed_s = time.time(), time.monotonic()
         try:
-            devices = self._driver.read(at_s, elapsed_s)
+            devices = self._driver.read(at_s, elapsed_s, lambda: time.monotonic() - elapsed_s)
         except DriverGone:
             self._disconnect()
             raise
@@ -182,6 +191,9 @@ class Sampler:
 
     def _tell(self, cards: tuple[CardUse, ...], fault: str) -> None:
         """Logs changes only: what became readable and what did not."""
+        if self._is_told_silent:
+            self._is_told_silent = False
+            log.info("the driver answers again")
         told: Mapping[CardKey, object] | str = fault or {use.card: use.can for use in cards}
         if told == self._told:
             return

@@ -18,7 +18,7 @@ from scaler.snapshot import CardKey, CardReading, Snapshot, WorkloadKey, Workloa
 Source = Literal["measured", "gpu-memory-utilization", "learnt", "vramPerReplica", "default"]
 
 _CONFIDENCE: Mapping[Source, str] = {
-    "measured": "high-water of its pods, measured",
+    "measured": "high-water of its pods",
     "gpu-memory-utilization": "vLLM's gpu_memory_utilization of the card, needed free at its start",
     "learnt": "high-water by the used memory of its cards, an estimate",
     "vramPerReplica": "vramPerReplica, above what was seen",
@@ -28,7 +28,8 @@ _CONFIDENCE: Mapping[Source, str] = {
 
 class Footprint(NamedTuple):
     """Bytes of one card that a replica takes at its highest, and where known from: seen at most `highest_bytes` at so
-    many lessons, on other classes of cards only where `is_elsewhere`. `raised_for`: why it is more."""
+    many lessons, on other classes of cards only where `is_elsewhere`. `raised_for`: why it is more. `told_by`: the
+    source of the highest; `now_by`: of what its pods hold now, None where nobody tells; "" where it is not known."""
 
     held_bytes: float
     source: Source
@@ -36,16 +37,38 @@ class Footprint(NamedTuple):
     lessons: int = 0
     is_elsewhere: bool = False
     raised_for: str = ""
+    told_by: str = ""
+    now_by: str | None = None
 
     @property
     def text(self) -> str:
         """In words how surely."""
         if self.source not in ("measured", "learnt"):
             return _CONFIDENCE[self.source]
-        text = f"{_CONFIDENCE[self.source]}, {self.lessons} times and now"
+        text = f"{_CONFIDENCE[self.source]}{self._told}"
         if self.held_bytes > self.highest_bytes:
             text += f"; {format_bytes(self.highest_bytes)} raised {self.raised_for}"
         return text + ("; seen on other cards only" if self.is_elsewhere else "")
+
+    @property
+    def _told(self) -> str:
+        """By whom, how often, and by whom now."""
+        often = f"{self.lessons} times and now" if self.lessons else "now"
+        if self.source == "learnt":
+            return f", {often}"
+        text = f" by {self.told_by}" if self.told_by else ""
+        if self.now_by == self.told_by:
+            return f"{text}, {often}"
+        if self.now_by is None:
+            return f"{text}, {self.lessons} times; none told of now"
+        return f"{text}, {self.lessons} times; now{f' by {self.now_by}' if self.now_by else ''}"
+
+
+class Present(NamedTuple):
+    """What the largest pod holds now on a class of cards, and who tells."""
+
+    held_bytes: float
+    told_by: str | None
 
 
 @dataclass(slots=True)
@@ -53,7 +76,7 @@ class Footprints:
     """The footprints of a pool's workloads at one moment, each looked up once.
 
     `declared` is vramPerReplica by workload (the largest, where several ScaledObjects name one Deployment), 0 without.
-    `present` is what the largest pod holds now, where pods are told apart; `proven` is what a pod holds at least, by
+    `present` is what the largest pod holds now where pods are told apart; `proven` is what a pod holds at least, by
     what is used of cards where they are not.
     `in_oom` are those that failed for lack of VRAM within 10 minutes.
     """
@@ -61,7 +84,7 @@ class Footprints:
     pool: PoolPolicy
     totals: Mapping[CardClass, float]
     declared: Mapping[WorkloadKey, int]
-    present: Mapping[CardClass, Mapping[WorkloadKey, float]]
+    present: Mapping[CardClass, Mapping[WorkloadKey, Present]]
     readings: Mapping[WorkloadKey, WorkloadReading]
     memories: Mapping[WorkloadKey, WorkloadMemory]
     in_oom: Collection[WorkloadKey]
@@ -95,7 +118,8 @@ class Footprints:
 
     def highest(self, workload: WorkloadKey) -> Footprint | None:
         """The largest footprint on any class of card of the pool; None without cards."""
-        return max((self.of(workload, card) for card in self.totals), default=None)
+        found = (self.of(workload, card) for card in self.totals)
+        return max(found, key=lambda each: (*each[:-1], each.now_by or ""), default=None)
 
     def _whole_bytes(self, card: CardClass) -> float:
         """An empty card's VRAM above the low watermark."""
@@ -115,13 +139,13 @@ class Footprints:
     def _seen(self, workload: WorkloadKey, card: CardClass, lessons: Lessons) -> Footprint | None:
         """By what its pods held, at the lessons and now; raised while out-of-memory failures are fresh, and while an
         estimate was not made under such load."""
-        known, now = lessons.known(card), self.present.get(card, _NOBODY).get(workload, 0.0)
-        proven = self.proven.get(card, _NOBODY).get(workload, 0.0)
+        known, (now, now_by) = lessons.known(card), self.present.get(card, _NOBODY).get(workload, _NOTHING)
+        proven = self.proven.get(card, _UNPROVEN).get(workload, 0.0)
         if known is None:
             # Pods that have yet to load prove little.
             if not now and proven <= self.pool.default_footprint.of(self.totals[card]):
                 return None
-            known = Known(now, now, "measured" if now else "learnt", 0)
+            known = Known(now, now, "measured" if now else "learnt", 0, now_by or "")
         kind: Source = "measured" if now else known.kind
         highest = max(now, known.highest_bytes, proven if kind == "learnt" else 0.0)
         held, raised_for = max(highest, known.held_bytes), _AFTER_OOM
@@ -135,7 +159,8 @@ class Footprints:
         if held > whole:
             held = max(highest, whole) if kind == "measured" else whole
         is_elsewhere = not now and not proven and card not in lessons.highest
-        return Footprint(held, kind, highest, known.lessons, is_elsewhere, raised_for)
+        told_by = (now_by or "") if now > known.highest_bytes else known.told_by
+        return Footprint(held, kind, highest, known.lessons, is_elsewhere, raised_for, told_by, now_by)
 
     def prove(self, cards: Iterable[tuple[CardKey, CardReading]], stale_after_s: float) -> None:
         """What a card's pods hold together, less the footprints of those that are known, the others hold, one of them
@@ -163,7 +188,9 @@ class Footprints:
             self._found.clear()
 
 
-_NOBODY: Mapping[WorkloadKey, float] = {}
+_NOTHING = Present(0.0, None)
+_NOBODY: Mapping[WorkloadKey, Present] = {}
+_UNPROVEN: Mapping[WorkloadKey, float] = {}
 # An arena doubles when batches are full for the first time: a model's replica held 6.0 GiB, and 7.7 GiB 15 s later, in
 # the burst that asked for more of them. Batches are full while more waits than executes.
 _AFTER_OOM, _WHILE_FULL = "after out-of-memory failures", "while more waits than executes: fuller batches take more"
@@ -183,14 +210,14 @@ def footprints_of(
 ) -> Footprints:
     """The footprints on a pool's cards; `services` are those of the pool."""
     totals = totals_by_class(cards) or {card_class("", None): 0.0}
-    present: dict[CardClass, dict[WorkloadKey, float]] = {}
+    present: dict[CardClass, dict[WorkloadKey, Present]] = {}
     for _, card in cards:
         if not card.held:
             continue
         on_card = present.setdefault(card_class(card.model, card.total_bytes), {})
         for workload, vram in card.held.items():
-            if vram.largest_bytes > on_card.get(workload, 0.0):
-                on_card[workload] = vram.largest_bytes
+            if vram.largest_bytes > on_card.get(workload, _NOTHING).held_bytes:
+                on_card[workload] = Present(vram.largest_bytes, card.held_source or "")
     declared: dict[WorkloadKey, int] = {}
     for key, service in services.items():
         workload = service.workload(key)

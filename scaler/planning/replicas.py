@@ -38,14 +38,14 @@ class OwnLoad(NamedTuple):
 
 
 def own_load(moment: Moment, pool: PoolPolicy) -> OwnLoad:
-    """A moment's own part. Time-slicing stretches waiting, execution and wall time alike, so one ratio serves all."""
+    """A moment's own part. Time-slicing stretches waiting and execution alike; GPU time has a ratio of its own."""
     if pool.contention_counts:
         return undiscounted(moment)
     ratio = moment.own_ratio
     return OwnLoad(
         moment.inflight * ratio,
         moment.queued * ratio,
-        moment.gpu_busy * ratio,
+        moment.gpu_busy * moment.own_gpu_ratio,
         moment.inflight,
         moment.carried_floor,
         moment.carried_by,

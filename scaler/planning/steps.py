@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 from scaler.decision import Step
 from scaler.planning.cards import Hosts
@@ -12,7 +13,7 @@ from scaler.policy import PoolPolicy, ServicePolicy
 from scaler.quantity import Level, format_bytes
 from scaler.signals.derive import Derivation
 from scaler.signals.gpu_share import gpu_share
-from scaler.snapshot import WorkloadKey, WorkloadReading
+from scaler.snapshot import CardReading, WorkloadKey, WorkloadReading
 
 
 def load_steps(
@@ -25,7 +26,8 @@ def load_steps(
     pool: PoolPolicy,
 ) -> list[Step]:
     """From requests in flight to own requests in flight, with every correction that was made or refused."""
-    reading, share = readings[workload], gpu_share(workload, readings, hosts.get(workload, ()))
+    reading, cards = readings[workload], hosts.get(workload, ())
+    share = gpu_share(workload, readings, cards)
     moment, flow = derivation.moment, derivation.arrivals
     age = reading.signals_age_s or 0.0
     text = f"{reading.queued:.1f} queued + {reading.executing:.1f} executing, {age:.0f} s old"
@@ -33,6 +35,7 @@ def load_steps(
         text += f"; burst {derivation.inflight_burst:.1f}"
     steps = [
         Step("replicas", moment.spec_replicas, "replicas", f"spec.replicas, read {reading.replicas_age_s:.0f} s ago"),
+        *_placed(workload, cards, moment.spec_replicas),
         Step("in-flight", derivation.inflight_stable, "requests", text),
     ]
     if flow is not None:
@@ -65,6 +68,15 @@ def load_steps(
     if service.target_queue is not None:
         steps.append(Step("own-queue", load.queued, "requests", f"target {service.target_queue:g} a replica"))
     return steps
+
+
+def _placed(workload: WorkloadKey, cards: Sequence[CardReading], replicas: int) -> list[Step]:
+    """The cards that its pods are taken to sit on, and who says so."""
+    if not cards:
+        return [Step("cards", None, "cards", "nobody names a card of its pods")] if replicas else []
+    by = Counter(card.placed_by.get(workload, "") for card in cards)
+    told = ", ".join(f"{count} by {source}" if len(by) > 1 else f"by {source}" for source, count in sorted(by.items()))
+    return [Step("cards", len(cards), "cards", f"that its pods sit on{f', {told}' if any(by) else ''}")]
 
 
 def watermark_steps(now: PoolMoment, state: Watch, low: Level, high: Level, pool: PoolPolicy) -> list[Step]:

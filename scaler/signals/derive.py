@@ -22,6 +22,8 @@ CLEAN_FAILURE_RATIO = 0.01
 OOM_EVIDENCE_S = 600.0
 # A replica that was ready so long ago counts as carrying its part.
 WERE_READY_S = 600.0
+# GPU time from these sources is what the service's own processes ran.
+BY_PROCESS = ("agent", "exporter-per-process")
 # So far back arrivals above the highest load seen may explain what waits now; who waits longer has given up.
 QUEUE_WINDOW_S = 300.0
 
@@ -34,7 +36,8 @@ class Moment(NamedTuple):
         own_ratio: part of `inflight` that own arrivals need by what was seen; the rest is the neighbours' doing.
         carried_floor: replicas that arrivals above all that was carried take at the highest load that was; else 0.
         carried_by: the replicas that carry these arrivals now all the same, without a queue that grows; else 0.
-        queued: requests waiting. gpu_busy: own GPU time in busy cards.
+        queued: requests waiting. gpu_busy: own GPU time in busy cards; own_gpu_ratio: part of it that own arrivals
+            need, see own_gpu_ratio().
         fresh_per_s: fresh arrivals per second.
         spec_replicas / ready_replicas: as read then.
         is_whole: all ready pods were seen; if not, nothing less than the replicas was told.
@@ -50,6 +53,7 @@ class Moment(NamedTuple):
     carried_by: int
     queued: float
     gpu_busy: float
+    own_gpu_ratio: float
     fresh_per_s: float | None
     spec_replicas: int
     ready_replicas: int
@@ -124,6 +128,7 @@ def derive(
         (reading.ready_replicas or 0) if is_carried else 0,  # carried_by
         min(reading.queued or 0.0, fresh),
         reading.gpu_busy or 0.0,
+        own_gpu_ratio(reading, flow, own_ratio),
         flow.fresh_per_s if flow is not None else None,
         reading.spec_replicas,
         reading.ready_replicas or 0,
@@ -133,6 +138,19 @@ def derive(
         futile is not None,  # is_held
     )
     return Derivation(moment, flows, stable, burst, flow, needed, is_shared and bool(carried.lessons), futile)
+
+
+def own_gpu_ratio(reading: WorkloadReading, flow: Arrivals | None, own_ratio: float) -> float:
+    """Part of the service's GPU time that its arrivals need.
+
+    Wall time stretches with the requests in flight, and so is taken down with them. Time by process is the service's
+    own work: beside a busy neighbour less of it gets done, not more. More gets done than arrives while the queue that
+    the neighbour left is worked off: of 0.9 cards at 30/s, while 20/s arrive, these take 0.6.
+    """
+    if reading.gpu_busy_source not in BY_PROCESS or flow is None:
+        return own_ratio
+    done_per_s = (reading.success_per_s or 0.0) + (reading.failure_per_s or 0.0)
+    return max(own_ratio, min(1.0, flow.all_per_s / done_per_s)) if done_per_s > 0.0 else own_ratio
 
 
 def _carrying(time_s: float, reading: WorkloadReading, past: tuple[Moment, ...]) -> int:

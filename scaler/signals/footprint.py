@@ -43,6 +43,7 @@ class VramLesson(NamedTuple):
 
     `measured` is the pod's own series; `learnt` is from the card's used memory. `cards` is on how many cards a replica
     sits; None where it was not seen how many replicas there are. `in_oom`: the service failed for lack of VRAM then.
+    `told_by` names the source of a `measured` one, "" where that is not known.
     """
 
     time_s: float
@@ -52,6 +53,7 @@ class VramLesson(NamedTuple):
     kind: Kind
     cards: int | None
     in_oom: bool
+    told_by: str = ""
 
 
 _TIME_S, _HELD_BYTES = attrgetter("time_s"), attrgetter("held_bytes")
@@ -60,12 +62,13 @@ _POOL = attrgetter("pool")
 
 class Known(NamedTuple):
     """The highest that one pod took of a card of a class, as seen and as raised after out-of-memory failures; from so
-    many lessons."""
+    many lessons. `told_by`: the source of the highest."""
 
     held_bytes: float
     highest_bytes: float
     kind: Kind
     lessons: int
+    told_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +129,9 @@ def _known(lessons: Sequence[VramLesson], oom_s: float | None) -> Known:
     """What was measured speaks alone where there is any: used memory contains what is not a pod's."""
     measured = [lesson for lesson in lessons if lesson.kind == "measured"]
     chosen = measured or lessons
-    highest = held = max(map(_HELD_BYTES, chosen))
+    at_most = max(chosen, key=_HELD_BYTES)
+    highest = held = at_most.held_bytes
     if oom_s is not None:
         until_oom = max((lesson.held_bytes for lesson in chosen if lesson.time_s <= oom_s), default=0.0)
         held = max(highest, until_oom * OOM_RAISE)
-    return Known(held, highest, chosen[0].kind, len(set(map(_TIME_S, chosen))))
+    return Known(held, highest, chosen[0].kind, len(set(map(_TIME_S, chosen))), at_most.told_by)

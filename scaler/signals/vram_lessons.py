@@ -73,8 +73,9 @@ def vram_lessons(
                 replicas = lately(workload)
                 replicas_cards = max(1, on_cards[workload] // replicas) if replicas else None
                 where = card_class(card.model, card.total_bytes)
+                told_by = card.held_source or ""
                 lesson = VramLesson(
-                    snapshot.taken_at_s, pool, where, held_bytes, kind, replicas_cards, workload in in_oom
+                    snapshot.taken_at_s, pool, where, held_bytes, kind, replicas_cards, workload in in_oom, told_by
                 )
                 taught.setdefault(workload, []).append(lesson)
     return taught

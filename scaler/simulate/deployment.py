@@ -88,10 +88,17 @@ class Deployment:
     def _needed_at(self, at_s: float) -> int:
         if self.demand.at(at_s) <= 0.0:
             return self.least
-        replicas = max(1, self.least)
-        while replicas < self.most and self._load_ratio(replicas, at_s) > 1.0 + TOLERANCE_REPLICAS / replicas:
+        # More replicas carry less each: from the last answer on it is a step or none.
+        least = max(1, self.least)
+        replicas = min(max(least, self._needed[1]), self.most)
+        while replicas < self.most and self._is_too_few(replicas, at_s):
             replicas += 1
-        return min(replicas, self.most)
+        while replicas > least and not self._is_too_few(replicas - 1, at_s):
+            replicas -= 1
+        return replicas
+
+    def _is_too_few(self, replicas: int, at_s: float) -> bool:
+        return self._load_ratio(replicas, at_s) > 1.0 + TOLERANCE_REPLICAS / replicas
 
     def _load_ratio(self, replicas: int, at_s: float) -> float:
         """What each of so many replicas, alone on its cards, carries of the fresh load over what it should: the target

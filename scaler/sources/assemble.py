@@ -15,7 +15,9 @@ from scaler.snapshot import (
     CardKey,
     CardReading,
     GpuBusySource,
+    HeldSource,
     HeldVram,
+    PlaceSource,
     Problem,
     Snapshot,
     WorkloadKey,
@@ -32,6 +34,8 @@ _PLACE_SIGNALS = {"pods", *_HELD_SIGNALS}
 _CARD_SIGNALS = {"free_bytes", "total_bytes", "age_s", "utilization_ratio", "slots"}
 _SERVICE_SIGNALS = {field.name for field in fields(WorkloadReading)} - {"gpu_busy_source"}
 _BUSY_SOURCES: tuple[str, ...] = get_args(GpuBusySource)  # the most exact first
+_HELD_SOURCES: tuple[str, ...] = get_args(HeldSource)
+_PLACE_SOURCES: tuple[str, ...] = get_args(PlaceSource)
 _ROUNDING = 1e-6  # two sums of the same counters may differ in the last digits
 
 
@@ -88,7 +92,7 @@ class _Assembly:
         elif signal in _PLACE_SIGNALS and service_named and card_named:
             usable = self._usable(signal, value, workload)
             if usable is not None and card in self._cards:
-                self._cards[card].setdefault(signal, {})[workload] = int(usable) if signal in _WHOLE else usable
+                self._take_place(signal, usable, workload, labels.get("source", ""), self._cards[card])
         else:
             self._refused[signal, "labels missing"].append(f"{value:g} of {dict(sorted(labels.items()))}"[:120])
 
@@ -114,6 +118,18 @@ class _Assembly:
         if value is not None:
             # One card under two names, as while an exporter's labels change: the lower value is the safer one.
             into[signal] = min(value, into.get(signal, value))
+
+    @staticmethod
+    def _take_place(signal: str, value: float, workload: WorkloadKey, source: str, into: dict[str, Any]) -> None:
+        """An operator's own query names no source."""
+        if signal in _HELD_SIGNALS:
+            into.setdefault(signal, {})[workload] = value
+            into.setdefault("held_source", set()).add(source if source in _HELD_SOURCES else None)
+            return
+        pods, by = into.setdefault("pods", {}), into.setdefault("placed_by", {})
+        pods[workload] = pods.get(workload, 0) + int(value)  # each source names pods that none before it did
+        if source in _PLACE_SOURCES:
+            by[workload] = max(source, by.get(workload, source), key=_PLACE_SOURCES.index)
 
     def _usable(self, signal: str, value: float, where: WorkloadKey | CardKey) -> float | None:
         if not math.isfinite(value):
@@ -152,7 +168,8 @@ class _Assembly:
             if utilization > 1.01:
                 self._refuse("utilization_ratio", "above 1", key, utilization)
                 values["utilization_ratio"] = None
-        values["held"] = self._held(key, values)
+        values["held"], sources = self._held(key, values), values.pop("held_source", {None})
+        values["held_source"] = next(iter(sources)) if values["held"] and len(sources) == 1 else None
         return CardReading(**_whole(values))
 
     def _held(self, key: CardKey, values: dict[str, Any]) -> dict[WorkloadKey, HeldVram]:

@@ -9,7 +9,18 @@ from collections.abc import Mapping
 
 from scaler.policy import Timing
 from scaler.sources import agent_promql
-from scaler.sources.promql import CARD, POD, SERVICE, duration, first_of, newest, unexported, with_deployment
+from scaler.sources.promql import (
+    CARD,
+    POD,
+    SERVICE,
+    duration,
+    first_of,
+    first_told,
+    newest,
+    unexported,
+    union,
+    with_deployment,
+)
 from scaler.sources.workload_promql import utilization_window_s
 
 _FREE, _USED, _RESERVED = (f"DCGM_FI_DEV_FB_{part}" for part in ("FREE", "USED", "RESERVED"))
@@ -61,7 +72,7 @@ def slots() -> str:
 
 
 def placement() -> str:
-    """Pods per Deployment and card. Without virtual GPUs DCGM names one pod of a card; Triton names its own card.
+    """Pods per Deployment, card and source. Without virtual GPUs DCGM names one pod of a card; Triton its own card.
 
     A pod that the agent sees is where its processes are; the others, the kubelet first, may name the card that it was
     allotted and not the one that it runs on, or the first that it sees of several.
@@ -70,15 +81,15 @@ def placement() -> str:
     own_card = 'label_replace(nv_inference_count{gpu_uuid!=""}, "UUID", "$1", "gpu_uuid", "(.+)")'
     by_triton = f"group by ({POD}, {CARD}) ({own_card})"
     by_agent = agent_promql.placement()
-    pods = first_of(
-        by_agent, f"({first_of(agent_promql.allotment(), by_dcgm, by_triton)}) unless on ({POD}) {by_agent}"
-    )
-    return f"count by ({SERVICE}, {CARD}) ({with_deployment(pods)})"
+    others = {"kubelet": agent_promql.allotment(), "exporter": by_dcgm, "triton": by_triton}
+    behind = f"({first_told('source', f'{POD}, {CARD}', others)}) unless on ({POD}) {by_agent}"
+    pods = first_of(union("source", {"agent": by_agent}), behind)
+    return f"count by ({SERVICE}, {CARD}, source) ({with_deployment(pods)})"
 
 
 def held() -> Mapping[str, str]:
-    """Per Deployment and card, in bytes: what its pods hold together, and the most that one of them holds, or has held
-    where the agent tells.
+    """Per Deployment, card and source, in bytes: what its pods hold together, and the most that one of them holds, or
+    has held where the agent tells.
 
     By the agent, card by card; else by the exporter. That one is believed of a card only where the same scrape shows
     the device by itself (else each pod's series repeats the device's value), every virtual GPU's series names its pod's
@@ -91,9 +102,11 @@ def held() -> Mapping[str, str]:
     zeros_while_in_use = f"(max by ({CARD}) ({device}) > 0 unless on ({CARD}) sum by ({CARD}) ({pod}) > 0)"
     by_exporter = f"{per_card} * {_MIB} unless on ({CARD}) {nameless} unless on ({CARD}) {zeros_while_in_use}"
     by_agent = agent_promql.held_bytes()
-    pods = with_deployment(first_of(by_agent, f"{by_exporter} unless on ({CARD}) {by_agent}"))
-    highest = f"max by ({SERVICE}, {CARD}) ({with_deployment(agent_promql.peak_bytes())})"
+    sources = {"agent": by_agent, "exporter-per-process": f"{by_exporter} unless on ({CARD}) {by_agent}"}
+    pods = with_deployment(union("source", sources))
+    peaks = with_deployment(union("source", {"agent": agent_promql.peak_bytes()}))
+    per_service = f"by ({SERVICE}, {CARD}, source)"
     return {
-        "held_total_bytes": f"sum by ({SERVICE}, {CARD}) ({pods})",
-        "held_largest_bytes": first_of(highest, f"max by ({SERVICE}, {CARD}) ({pods})"),
+        "held_total_bytes": f"sum {per_service} ({pods})",
+        "held_largest_bytes": first_of(f"max {per_service} ({peaks})", f"max {per_service} ({pods})"),
     }

@@ -25,6 +25,11 @@ def first_of(*alternatives: str) -> str:
     return " or ".join(f"({text})" for text in alternatives)
 
 
+def first_told(label: str, key: str, parts: Mapping[str, str]) -> str:
+    """For each `key` (labels) the first part that has a series, with that part's name in the label."""
+    return f" or on ({key}) ".join(union(label, {name: text}) for name, text in parts.items())
+
+
 def by_pod(text: str) -> str:
     """The sum over a pod's models, engines and cards."""
     return f"sum by ({POD}) ({text})"

@@ -11,7 +11,9 @@ docs/recording.md describes them for readers of their own, recording.schema.json
 Names, placement and totals stand in the definitions, so that a day of 100 services and 200 cards repeats numbers only.
 Of the VRAM held on a card, the definition's held_by names the Deployments, and the snapshot's held gives the total and
 the largest of each, in that order.
-A snapshot may have "asked", [[namespace, deployment, replicas], ...]: new with version 2, else the same as version 1.
+A snapshot may have "asked", [[namespace, deployment, replicas], ...]: new with version 2.
+A card's definition may have "told_by", {"held": source, "pods": [source, ...]}, who told of held and of each of pods in
+their order, null where that is not known: new with version 3. Else the versions are the same.
 Floats are written with all their digits and come back bit for bit. The same snapshots give the same bytes.
 """
 
@@ -30,17 +32,18 @@ from scaler.policy import Timing, describe
 from scaler.snapshot import CardReading, Snapshot, WorkloadReading
 
 FORMAT = "vram-scaler-recording"
-VERSION = 2
-READABLE = (1, 2)
+VERSION = 3
+READABLE = (1, 2, 3)
 SAME_INSTANT_S = 0.001  # start + n x step differs from the written time by less than 1 us at today's Unix time
 
 WORKLOAD_SELDOM = ("gpu_busy_source", "gpu_memory_utilization", "revision_created_s")
 CARD_SELDOM = ("total_bytes", "node", "model", "slots", "pods")
+CARD_TOLD_BY = ("held_source", "placed_by")
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "workload": ("namespace", "deployment", *WORKLOAD_SELDOM),
     "workloads": tuple(item.name for item in fields(WorkloadReading) if item.name not in WORKLOAD_SELDOM),
     "card": ("uuid", "gpu_instance_id", *CARD_SELDOM, "held_by"),
-    "cards": tuple(item.name for item in fields(CardReading) if item.name not in CARD_SELDOM),
+    "cards": tuple(item.name for item in fields(CardReading) if item.name not in CARD_SELDOM + CARD_TOLD_BY),
 }
 HEADER_KEYS = {"format", "version", "start", "end", "step_s", "timing", "about", "columns"}
 
@@ -107,13 +110,17 @@ class SnapshotLines:
         workloads, cards = [], []
         for workload, reading in sorted(snapshot.workloads.items()):
             seldom = [getattr(reading, column) for column in WORKLOAD_SELDOM]
-            number = self._definition("workload", [*workload, *seldom], lines)
+            number = self._definition("workload", {"workload": [*workload, *seldom]}, lines)
             workloads.append([number, *(getattr(reading, column) for column in COLUMNS["workloads"])])
         for card, shown in sorted(snapshot.cards.items()):
             pods = [[*workload, count] for workload, count in sorted(shown.pods.items())]
             held_by, held = sorted(shown.held), [part for _, vram in sorted(shown.held.items()) for part in vram]
             seldom = [pods if column == "pods" else getattr(shown, column) for column in CARD_SELDOM]
-            number = self._definition("card", [*card, *seldom, held_by], lines)
+            definition: dict[str, object] = {"card": [*card, *seldom, held_by]}
+            if shown.held_source is not None or shown.placed_by:
+                placed_by = [shown.placed_by.get(workload) for workload in sorted(shown.pods)]
+                definition["told_by"] = {"held": shown.held_source, "pods": placed_by}
+            number = self._definition("card", definition, lines)
             numbers = [held if column == "held" else getattr(shown, column) for column in COLUMNS["cards"]]
             cards.append([number, *numbers])
         body: dict[str, object] = {
@@ -135,9 +142,9 @@ class SnapshotLines:
         """True while no snapshot has shown a workload or a card."""
         return not any(self._written.values())
 
-    def _definition(self, kind: str, values: list[object], lines: list[bytes]) -> int:
+    def _definition(self, kind: str, definition: Mapping[str, object], lines: list[bytes]) -> int:
         """The definition's number; where it is new, its line is added."""
-        line, written = _line({kind: values}), self._written[kind]
+        line, written = _line(definition), self._written[kind]
         if line not in written:
             written[line] = len(written)
             lines.append(line)
@@ -157,7 +164,7 @@ def parse_header(record: Mapping[str, Any]) -> RecordingHeader:
         raise Unexpected(f'a header with "format": "{FORMAT}"; this is not a recording')
     version = record.get("version")
     if type(version) is not int or version not in READABLE:
-        raise Unexpected(f'"version": {VERSION}, or 1, not {version!r}')
+        raise Unexpected(f'"version": {READABLE[0]} to {VERSION}, not {version!r}')
     if record.keys() != HEADER_KEYS:
         raise Unexpected(f"a header with the keys {', '.join(sorted(HEADER_KEYS))}, not {', '.join(sorted(record))}")
     start_s, end_s, step_s = (_time(record[key]) for key in ("start", "end", "step_s"))

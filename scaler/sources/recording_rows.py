@@ -17,7 +17,9 @@ from scaler.snapshot import (
     CardKey,
     CardReading,
     GpuBusySource,
+    HeldSource,
     HeldVram,
+    PlaceSource,
     Problem,
     Snapshot,
     WorkloadKey,
@@ -29,6 +31,7 @@ _TEXTS = {"namespace", "deployment", "uuid", "gpu_instance_id", "node", "model"}
 _COUNTS = {"spec_replicas", "ready_replicas", "status_replicas", "scraped_pods", "slots"}
 _SNAPSHOT_KEYS = {"time", "workloads", "cards", "problems"}
 _NUMBER, _COUNT = {float, type(None)}, {int, type(None)}
+_NOBODY = object()  # a card's definition without told_by
 # A reading is built from its row by place.
 assert (*COLUMNS["workloads"], *WORKLOAD_SELDOM) == tuple(item.name for item in fields(WorkloadReading))
 assert COLUMNS["cards"] == ("free_bytes", "utilization_ratio", "age_s", "held")
@@ -51,6 +54,8 @@ class _Card(NamedTuple):
     slots: int | None
     pods: dict[WorkloadKey, int]
     held_by: list[WorkloadKey]
+    held_source: HeldSource | None
+    placed_by: dict[WorkloadKey, PlaceSource]
 
 
 def parse_line(line: bytes) -> dict[str, Any]:
@@ -85,8 +90,8 @@ def snapshots_in(records: Iterator[dict[str, Any]], header: RecordingHeader) -> 
             count, last_s = count + 1, snapshot.taken_at_s
         elif record.keys() == {"workload"}:
             rows.define_workload(record["workload"])
-        elif record.keys() == {"card"}:
-            rows.define_card(record["card"])
+        elif record.keys() - {"told_by"} == {"card"}:
+            rows.define_card(record["card"], record.get("told_by", _NOBODY))
         elif record.keys() == {"end"} and type(record["end"]) is int and record["end"] == count:
             break
         elif record.get("format") == FORMAT:
@@ -112,9 +117,11 @@ class _Rows:
         namespace, deployment, *seldom = _row("workload", values)
         self._workloads.append(_Workload(WorkloadKey(namespace, deployment), tuple(seldom)))
 
-    def define_card(self, values: Any) -> None:
-        uuid, gpu_instance_id, *seldom = _row("card", values)
-        self._cards.append(_Card(CardKey(uuid, gpu_instance_id), *seldom))
+    def define_card(self, values: Any, told_by: Any) -> None:
+        uuid, gpu_instance_id, total_bytes, node, model, slots, pods, held_by = _row("card", values)
+        held_source, placed_by = _told_by(told_by, list(pods))
+        key = CardKey(uuid, gpu_instance_id)
+        self._cards.append(_Card(key, total_bytes, node, model, slots, pods, held_by, held_source, placed_by))
 
     def snapshot(self, record: dict[str, Any]) -> Snapshot:
         if record.keys() - {"asked"} != _SNAPSHOT_KEYS:
@@ -143,14 +150,14 @@ class _Rows:
     def _shown(self, rows: Any) -> dict[CardKey, CardReading]:
         cards: dict[CardKey, CardReading] = {}
         for number, free_bytes, utilization_ratio, age_s, held in _checked("cards", rows, len(self._cards)):
-            key, total_bytes, node, model, slots, pods, held_by = self._cards[number]
+            key, total_bytes, node, model, slots, pods, held_by, *told_by = self._cards[number]
             if key in cards:
                 raise Unexpected(f'"cards" with {"/".join(key)} once')
             if len(held) != 2 * len(held_by):
                 raise Unexpected(f'"cards": held as a total and a largest for each of the {len(held_by)} in held_by')
             by_workload = dict(zip(held_by, map(HeldVram, held[::2], held[1::2]), strict=True)) if held else {}
             cards[key] = CardReading(
-                free_bytes, total_bytes, utilization_ratio, age_s, node, model, slots, pods, by_workload
+                free_bytes, total_bytes, utilization_ratio, age_s, node, model, slots, pods, by_workload, *told_by
             )
         return cards
 
@@ -185,6 +192,17 @@ def _asked(rows: Any) -> dict[WorkloadKey, int]:
     if not (isinstance(rows, list) and all(map(_is_counted, rows))):
         raise Unexpected('"asked" as [[namespace, deployment, replicas], ...]')
     return {WorkloadKey(namespace, deployment): replicas for namespace, deployment, replicas in rows}
+
+
+def _told_by(value: Any, placed: list[WorkloadKey]) -> tuple[HeldSource | None, dict[WorkloadKey, PlaceSource]]:
+    if value is _NOBODY:
+        return None, {}
+    if isinstance(value, dict) and value.keys() == {"held", "pods"}:
+        held, pods = value["held"], value["pods"]
+        sound = isinstance(pods, list) and len(pods) == len(placed)
+        if sound and held in (None, *get_args(HeldSource)) and all(by in (None, *get_args(PlaceSource)) for by in pods):
+            return held, {workload: by for workload, by in zip(placed, pods, strict=True) if by is not None}
+    raise Unexpected('"card": told_by as {"held": source, "pods": [a source for each of its pods]}')
 
 
 def _row(kind: str, values: Any) -> list[Any]:

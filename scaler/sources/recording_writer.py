@@ -215,7 +215,7 @@ class RecordingWriter:
                 elif "end" in record:
                     self._has_end = True
                 else:
-                    (kind,) = record
+                    [kind] = record.keys() - {"told_by"}
                     self._lines.written(kind, line)
         except (Unexpected, TypeError, ValueError, KeyError):
             return False
