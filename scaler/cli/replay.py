@@ -43,6 +43,7 @@ from scaler.replay.rerun import Rerun
 from scaler.replay.summary import Replay
 from scaler.replay.tables import tables
 from scaler.report.write import write_page
+from scaler.serving.garbage import QuietCollector
 from scaler.settings import Settings, load_settings
 from scaler.sources.recording import RecordingSource
 
@@ -120,10 +121,12 @@ def replay_command(
     if other is not None:
         comparison = Comparison(replay, Replay(0))
         runs.append(Rerun(other))
+    collector = QuietCollector()
     drawing = Drawing([run.policy for run in runs], span.steps) if report is not None else None
     with contextlib.nullcontext() if json_path is None else click.open_file(json_path, "w", encoding="utf-8") as file:
         for snapshot in source.snapshots(span.start_s, span.end_s, span.step_s):
-            plans = [run.at(snapshot) for run in runs]
+            with collector.tick():
+                plans = [run.at(snapshot) for run in runs]
             finding.add(plans[0])
             asked = baseline.add(snapshot, plans[0], policy)
             if comparison is None:

@@ -73,8 +73,9 @@ def _doubt(want: Want, granted: int) -> Step | None:
     """Why this answer cannot be given: it is not known what runs, and the answer would be just that; or more was told
     than has been seen to run, and less now would take back replicas that may have come since."""
     is_refused = granted <= want.replicas and granted < want.unlimited
-    if (want.barrier is not None or want.is_as_read or is_refused) and want.told_less is not None:
-        return want.told_less
+    is_what_runs = want.barrier is not None or want.is_as_read or is_refused
+    if is_what_runs and (fewer := want.told_less()) is not None:
+        return fewer
     if is_refused and want.barrier is None and want.least_now < want.replicas:
         text = f"{want.replicas} were read, {want.least_now} told lately: no answer until it is seen what runs"
         return Step("told-since", want.least_now, "replicas", text)

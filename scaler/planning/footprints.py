@@ -75,6 +75,7 @@ class Present(NamedTuple):
 class Footprints:
     """The footprints of a pool's workloads at one moment, each looked up once.
 
+    `totals` are the cards' bytes by class; `whole` is an empty card's VRAM above the low watermark.
     `declared` is vramPerReplica by workload (the largest, where several ScaledObjects name one Deployment), 0 without.
     `present` is what the largest pod holds now where pods are told apart; `proven` is what a pod holds at least, by
     what is used of cards where they are not.
@@ -83,6 +84,7 @@ class Footprints:
 
     pool: PoolPolicy
     totals: Mapping[CardClass, float]
+    whole: Mapping[CardClass, float]
     declared: Mapping[WorkloadKey, int]
     present: Mapping[CardClass, Mapping[WorkloadKey, Present]]
     readings: Mapping[WorkloadKey, WorkloadReading]
@@ -112,7 +114,7 @@ class Footprints:
         """What is held against others for a replica that starts or may grow. A declaration that no empty card could
         hold binds only the service that made it."""
         footprint = self.of(workload, card)
-        if footprint.source != "vramPerReplica" or footprint.held_bytes <= self._whole_bytes(card):
+        if footprint.source != "vramPerReplica" or footprint.held_bytes <= self.whole[card]:
             return footprint
         return self._undeclared(workload, card)
 
@@ -120,11 +122,6 @@ class Footprints:
         """The largest footprint on any class of card of the pool; None without cards."""
         found = (self.of(workload, card) for card in self.totals)
         return max(found, key=lambda each: (*each[:-1], each.now_by or ""), default=None)
-
-    def _whole_bytes(self, card: CardClass) -> float:
-        """An empty card's VRAM above the low watermark."""
-        total_bytes = self.totals[card]
-        return total_bytes - self.pool.low_watermark.of(total_bytes)
 
     def _undeclared(self, workload: WorkloadKey, card: CardClass) -> Footprint:
         lessons = self.memories.get(workload, NOTHING).footprints
@@ -155,7 +152,7 @@ class Footprints:
             held, raised_for = highest * OOM_RAISE, _WHILE_FULL
         # Raised beyond an empty card it could never start again anywhere. Nor by an estimate: an arena that had a card
         # to itself takes all of it.
-        whole = self._whole_bytes(card)
+        whole = self.whole[card]
         if held > whole:
             held = max(highest, whole) if kind == "measured" else whole
         is_elsewhere = not now and not proven and card not in lessons.highest
@@ -222,7 +219,10 @@ def footprints_of(
     for key, service in services.items():
         workload = service.workload(key)
         declared[workload] = max(declared.get(workload, 0), service.vram_per_replica or 0)
-    found = Footprints(pool, totals, declared, present, snapshot.workloads, memory.workloads, memory.oom_seen_s.keys())
+    whole = {card: total - pool.low_watermark.of(total) for card, total in totals.items()}
+    found = Footprints(
+        pool, totals, whole, declared, present, snapshot.workloads, memory.workloads, memory.oom_seen_s.keys()
+    )
     if names_all_pods(card for _, card in cards):
         found.prove(cards, stale_after_s)
     return found

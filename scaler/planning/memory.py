@@ -80,7 +80,7 @@ def remember(
 ) -> tuple[Memory, dict[WorkloadKey, Derivation]]:
     """The memory with this snapshot in it, and what was derived from it for each workload that can be seen, asked
     about by KEDA or not. What has left its window is forgotten."""
-    time_s, timing = snapshot.taken_at_s, operator.timing
+    time_s, timing, stale_after_s = snapshot.taken_at_s, operator.timing, operator.timing.stale_after_s
     last_s = memory.time_s if memory.time_s is not None else time_s
     is_lesson_due = _is_due(time_s, last_s, timing.learn_every_s)
     oldest_moment_s, oldest_lesson_s = time_s - moments_window_s(operator), time_s - timing.learn_window_s
@@ -92,9 +92,9 @@ def remember(
 
         def lately(workload: WorkloadKey) -> int:
             past, reading = memory.workloads.get(workload, NOTHING), snapshot.workloads.get(workload)
-            return supply(counted(past.counts, time_s, reading, timing.stale_after_s), time_s).lately
+            return supply(counted(past.counts, time_s, reading, stale_after_s), time_s).lately
 
-        vram_taught = vram_lessons(snapshot, cards, before, in_oom, lately, timing.stale_after_s)
+        vram_taught = vram_lessons(snapshot, cards, before, in_oom, lately, stale_after_s)
         marked = Marked(time_s, snapshot.cards)
 
     workloads: dict[WorkloadKey, WorkloadMemory] = {}
@@ -103,11 +103,11 @@ def remember(
     pasts, readings = memory.workloads, snapshot.workloads
     for key in pasts.keys() | readings.keys() | vram_taught.keys():
         past, reading = pasts.get(key, NOTHING), readings.get(key)
-        moments = past.moments[_expired(past.moments, oldest_moment_s) :]
-        flows = past.flows
-        carried, footprints, created_s, taught = past.carried, past.footprints, 0.0, None
-        seen_s = time_s if reading is not None else past.seen_s
-        counts = counted(past.counts, time_s, reading, timing.stale_after_s) if seen_s > time_s - STARTING_S else ()
+        seen_s, moments, carried, footprints, counts, flows = past
+        moments = moments[_expired(moments, oldest_moment_s) :]
+        created_s, taught = 0.0, None
+        seen_s = time_s if reading is not None else seen_s
+        counts = counted(counts, time_s, reading, stale_after_s) if seen_s > time_s - STARTING_S else ()
         if reading is not None:
             # A new revision may need more of everything: what was learnt of the old one is void.
             created_s = reading.revision_created_s or 0.0
@@ -131,7 +131,7 @@ def remember(
 
     trends = memory.trends
     if _is_due(time_s, last_s, POINT_S):
-        trends = noted(trends, time_s, snapshot.cards, timing.stale_after_s)
+        trends = noted(trends, time_s, snapshot.cards, stale_after_s)
     failed = failing(derived)
     pools: dict[str, tuple[PoolMoment, ...]] = {}
     for pool in operator.pools:
@@ -139,8 +139,8 @@ def remember(
         recent = tuple(m for m in past_moments if m.time_s > time_s - timing.watermark_window_s)
         own_cards = cards[pool.name]
         placeable, before_now = placeable_cards(own_cards, pool), past_moments[-1] if past_moments else None
-        now = observe(time_s, own_cards, placeable, short.cards, pool, timing.stale_after_s, before_now)
-        falling = soonest(time_s, placeable, trends, pool, pool.startup_s, timing.stale_after_s)
+        now = observe(time_s, own_cards, placeable, short.cards, pool, stale_after_s, before_now)
+        falling = soonest(time_s, placeable, trends, pool, pool.startup_s, stale_after_s)
         now = now._replace(
             storm=storm_cards(now, recent, own_cards, failed, short.named) if failed else (),
             falling=falling[0] if falling else None,

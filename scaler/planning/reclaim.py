@@ -57,7 +57,7 @@ def reclaim(
     ]  # fmt: skip
     steps = [*chosen.steps, Step("reclaimed", chosen.replicas - _floor(chosen), "replicas", text)]
     # Less than was ever told is no answer of "what runs".
-    gone = replace(chosen, unlimited=_floor(chosen), told_less=None, reasons=reasons, steps=steps)
+    gone = replace(chosen, unlimited=_floor(chosen), told_less=lambda: None, reasons=reasons, steps=steps)
     return {**wants, chosen.key: gone}
 
 

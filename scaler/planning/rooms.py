@@ -110,7 +110,7 @@ def _growth_bytes(
     """What the pods on a card take at their highest, less what they hold. Where the exporter does not tell pods apart,
     it is known only if all their footprints are; those that have yet to load are counted in any case."""
     pods_by_workload, loading = card.pods, 0.0
-    for workload in pods_by_workload.keys() & starting.keys() - card.held.keys():
+    for workload in pods_by_workload.keys() & starting.keys() - card.held.keys() if starting else ():
         pods = min(pods_by_workload[workload], starting[workload])
         loading += pods * footprints.expected(workload, kind).held_bytes
     if card.held:

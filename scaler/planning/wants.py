@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -60,7 +61,7 @@ class Want:
             add.
         barrier: why it gets no more than run, whatever room there is; None: the room decides.
         is_as_read: `unlimited` is the replicas as they were read, for want of knowing better.
-        told_less: why fewer may run than were read, in a step; an answer of "what runs" is then none.
+        told_less: says in a step why fewer may run than were read, if so; an answer of "what runs" is then none.
         told_more: the replicas that KEDA may have been told lately, above those that were read; else those.
         least_now: the least that may run by now: those that were read, or fewer, where less was told lately.
         least_soon: the least that it may be told as long as anything granted now is on its way.
@@ -80,7 +81,7 @@ class Want:
     unlimited: int
     barrier: Reason | None
     is_as_read: bool
-    told_less: Step | None
+    told_less: Callable[[], Step | None]
     told_more: int
     least_now: int
     least_soon: int
@@ -139,7 +140,6 @@ def want(key: ServiceKey, service: ServicePolicy, operator: OperatorPolicy, seen
 
     barrier = _barrier(service, pool, seen, reading, unlimited > replicas, steps)
     least_now = told_less(seen.promises, replicas, -math.inf)
-    is_in_question = barrier is not None or is_as_read or unlimited > least_now
     own_ratio = derivation.moment.own_ratio
     crowded = raw if own_ratio == 1.0 else replicas_for(undiscounted(derivation.moment), service, pool)
     # By position: there is one for each service at every tick.
@@ -156,7 +156,7 @@ def want(key: ServiceKey, service: ServicePolicy, operator: OperatorPolicy, seen
         unlimited,
         barrier,
         is_as_read,
-        _told_less(reading, replicas, unlimited, service, pool, seen) if is_in_question else None,
+        partial(_told_less, reading, replicas, unlimited, service, pool, seen),
         told_more(seen.promises, replicas, time_s),
         least_now,
         _least_soon(demand, least_now, service, pool, seen),

@@ -68,6 +68,7 @@ def observe(
     if not rooms or len(rooms) < len(counted) or lost:
         return PoolMoment(time_s, None, 0.0, None, len(seen), short, lost)
     if pool.watermark_of == "sum":
+        rooms.sort()  # a sum of floats depends on their order
         free = sum(room.free_bytes for room, _ in rooms)
         total = sum(room.total_bytes for room, _ in rooms)
         return PoolMoment(time_s, free, total, None, len(seen), short, lost)

@@ -61,6 +61,8 @@ class Asked:
     def add(self, snapshot: Snapshot, plan: FleetPlan, policy: FleetPolicy) -> dict[ServiceKey, int]:
         """One more moment; returns what was asked for then, by service."""
         found: dict[ServiceKey, int] = {}
+        if not snapshot.asked and not self.services:
+            return found
         for key, service in policy.services.items():
             asked, decision = snapshot.asked.get(service.workload(key)), plan.decisions.get(key)
             if asked is not None:

@@ -25,16 +25,14 @@ NO_FLOWS: Mapping[str, Flow] = MappingProxyType({})
 
 def flows(snapshot: Snapshot, policy: FleetPolicy) -> dict[str, Flow]:
     """The flow of each pool; services whose counters cannot be seen are left out, and a pool without any has none."""
-    found: dict[str, Flow] = {}
+    found: dict[str, list[float]] = {}
     for key, service in policy.services.items():
         reading = snapshot.workloads.get(service.workload(key))
         if reading is None or reading.success_per_s is None:
             continue
         served, failed = max(0.0, reading.success_per_s), max(0.0, reading.failure_per_s or 0.0)
-        before = found.get(service.pool, Flow(0.0, 0.0, 0.0))
-        found[service.pool] = Flow(
-            before.all_per_s + served + failed,
-            before.served_per_s + served,
-            before.failed_per_s + oom_candidates_per_s(reading),
-        )
-    return found
+        sums = found.setdefault(service.pool, [0.0, 0.0, 0.0])
+        sums[0] = sums[0] + served + failed
+        sums[1] += served
+        sums[2] += oom_candidates_per_s(reading)
+    return {pool: Flow(*sums) for pool, sums in found.items()}

@@ -171,13 +171,17 @@ class Replay:
         self.start_s = plan.time_s if self.start_s is None else self.start_s
         self.end_s = plan.time_s
         for name, state in plan.pools.items():
-            if self.pools.setdefault(name, PoolAccount(name)).add(state, flows.get(name), plan.time_s, gap_h):
+            if name not in self.pools:
+                self.pools[name] = PoolAccount(name)
+            if self.pools[name].add(state, flows.get(name), plan.time_s, gap_h):
                 self._log(Change(plan.time_s, state))
         for problem in plan.problems:
             if problem in self.problems or len(self.problems) < MOST_PROBLEMS:
                 self.problems.setdefault(problem, ProblemAccount(plan.time_s)).steps += 1
         for key, decision in plan.decisions.items():
-            account = self.services.setdefault(key, ServiceAccount(key))
+            account = self.services.get(key)
+            if account is None:
+                account = self.services[key] = ServiceAccount(key)
             pool, before = plan.pools.get(decision.pool), account.last
             account.add(decision, gap_h, pool.free_bytes if pool else None)
             if before is None or _outline(before) != _outline(decision):

@@ -106,9 +106,8 @@ class Footprints:
 
     def known(self, card: CardClass) -> Known | None:
         """The high-water on that class of card; where only others were seen, the highest on any of those."""
-        if card in self.highest or not self.highest:
-            return self.highest.get(card)
-        return max(self.highest.values())
+        known = self.highest.get(card)
+        return max(self.highest.values()) if known is None and self.highest else known
 
 
 def _footprints(lessons: tuple[VramLesson, ...]) -> Footprints:

@@ -155,7 +155,7 @@ class _Rows:
                 raise Unexpected(f'"cards" with {"/".join(key)} once')
             if len(held) != 2 * len(held_by):
                 raise Unexpected(f'"cards": held as a total and a largest for each of the {len(held_by)} in held_by')
-            by_workload = dict(zip(held_by, map(HeldVram, held[::2], held[1::2]), strict=True))
+            by_workload = dict(zip(held_by, map(HeldVram, held[::2], held[1::2]), strict=True)) if held else {}
             cards[key] = CardReading(
                 free_bytes, total_bytes, utilization_ratio, age_s, node, model, slots, pods, by_workload, *told_by
             )
@@ -167,7 +167,7 @@ def _checked(kind: str, rows: Any, defined: int) -> list[list[Any]]:
     if not isinstance(rows, list):
         raise Unexpected(f'"{kind}" as [[definition, ...], ...]')
     for row in rows:
-        if not (isinstance(row, list) and row and _is_count(row[0]) and row[0] < defined):
+        if not (isinstance(row, list) and row and type(row[0]) is int and 0 <= row[0] < defined):
             raise Unexpected(f'"{kind}" as [[definition, ...], ...] with one of the {defined} defined so far')
     columns = COLUMNS[kind]
     if {len(row) for row in rows} == {1 + len(columns)}:
