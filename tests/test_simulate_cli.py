@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -66,3 +70,32 @@ def test_unusable_input_is_one_line(arguments: list[str], text: str) -> None:
     assert result.exit_code == UNUSABLE
     assert text in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+INTERRUPTED_RUNS = """
+import os, signal, sys
+from scaler.simulate.runs import Job, run_all
+
+short, week = sys.argv[1:]
+runs = run_all([Job(short, "naive", 1), *(Job(week, "naive", seed) for seed in range(1, 31))], workers=2)
+next(runs)
+try:
+    os.killpg(0, signal.SIGINT)  # as a terminal's Ctrl-C: parent and workers
+    next(runs)
+except KeyboardInterrupt:
+    runs.close()
+    print("ended")
+"""
+
+
+def test_ctrl_c_ends_a_long_run(small: str, tmp_path: Path) -> None:
+    """Workers took Ctrl-C for the outcome of the run that they were at, and began the next one: 30 weeks here."""
+    week = tmp_path / "week.yaml"
+    week.write_text(SMALL.replace("duration: 5m", "duration: 168h"), encoding="utf-8")
+    command = [sys.executable, "-c", INTERRUPTED_RUNS, small, str(week)]
+    with subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.communicate(timeout=120)[0] == "ended\n"
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)

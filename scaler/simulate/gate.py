@@ -10,14 +10,11 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 from scaler.simulate.policies import OURS
-from scaler.simulate.runs import run_one
-from scaler.simulate.scenario import load_scenario
-from scaler.simulate.scores import Scores
+from scaler.simulate.runs import Job, run_all
 
 KEPT = Path(__file__).with_name("gate.json")
 # A storm, a crowd, a fleet that asks at once, readings that vanish, a restart, and the incident. Under a minute on two
@@ -55,16 +52,12 @@ Kept = dict[str, dict[str, float]]
 
 def measure() -> Kept:
     """Ours on all runs of the set, as "scenario seed" -> score -> value."""
-    with ProcessPoolExecutor(2) as pool:
-        outcomes = pool.map(_scores, *zip(*RUNS, strict=True))
-        return {
-            f"{scenario} {seed}": {name: round(float(getattr(scores, name)), 1) for name in LIMITS}
-            for (scenario, seed), scores in zip(RUNS, outcomes, strict=True)
-        }
-
-
-def _scores(scenario: str, seed: int) -> Scores:
-    return run_one(load_scenario(scenario).scenario, OURS, seed).scores
+    jobs = [Job(scenario, OURS, seed) for scenario, seed in RUNS]
+    scores = {job: run.scores for job, run in run_all(jobs, workers=2)}
+    return {
+        f"{job.scenario} {job.seed}": {name: round(float(getattr(scores[job], name)), 1) for name in LIMITS}
+        for job in jobs
+    }
 
 
 def kept() -> Kept:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import parent_process
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -73,13 +76,26 @@ class Job(NamedTuple):
 
 
 def run_all(jobs: Sequence[Job], traces: Path | None = None, workers: int | None = None) -> Iterator[tuple[Job, Run]]:
-    """All runs, as they finish; as many at once as there are processors, or `workers`."""
+    """All runs, as they finish; as many at once as there are processors, or `workers`. Who stops asking, by Ctrl-C say,
+    waits for no run that has not begun."""
     if not jobs:
         return
-    with ProcessPoolExecutor(min(workers or os.cpu_count() or 1, len(jobs))) as pool:
+    pool = ProcessPoolExecutor(min(workers or os.cpu_count() or 1, len(jobs)), initializer=_ends_with_its_parent)
+    try:
         futures = {pool.submit(_run, job, traces): job for job in jobs}
         for future in as_completed(futures):
             yield futures.pop(future), future.result()  # popped: a timeline is large
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _ends_with_its_parent() -> None:
+    """Of a worker: Ctrl-C ends it in the middle of its run, where Python would take it for the run's outcome and begin
+    the next. And it ends with who started it, terminated or killed, where it would wait for work for ever."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    parent = parent_process()
+    if parent is not None:
+        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
 def _run(job: Job, traces: Path | None) -> Run:
