@@ -93,9 +93,14 @@ def _ends_with_its_parent() -> None:
     """Of a worker: Ctrl-C ends it in the middle of its run, where Python would take it for the run's outcome and begin
     the next. And it ends with who started it, terminated or killed, where it would wait for work for ever."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    threading.Thread(target=_wait_for_its_end, daemon=True).start()
+
+
+def _wait_for_its_end() -> None:
     parent = parent_process()
     if parent is not None:
-        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+        parent.join()
+        os._exit(1)
 
 
 def _run(job: Job, traces: Path | None) -> Run:

@@ -8,7 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from scaler.documents import read_documents
 from scaler.policy import (
@@ -21,7 +21,7 @@ from scaler.policy import (
     describe,
     service_policy,
 )
-from scaler.quantity import Bytes, Count, FreeLevel, Level, Number, Seconds
+from scaler.quantity import Bytes, Count, FreeLevel, Level, Number, Seconds, format_bytes
 from scaler.simulate.arena import Arena, ArenaKind
 from scaler.simulate.curves import Load, Points
 
@@ -46,6 +46,13 @@ class ScenarioPool(Section):
     policy: dict[str, Any] = Field(
         default_factory=dict, description="more of the pool's keys, for ours only, e.g. placement: roomiest"
     )
+
+    @model_validator(mode="after")
+    def _has_room(self) -> Self:
+        if self.reserved >= self.total:
+            reserved, total = format_bytes(self.reserved), format_bytes(self.total)
+            raise ValueError(f"reserved {reserved} leaves nothing of total {total}; it takes less than that")
+        return self
 
 
 class ArenaShape(Section):
@@ -78,13 +85,22 @@ class Naive(Section):
     gpu: Number = Field(80.0, ge=1, le=1000, description="utilisation of the cards of the service's pods, percent")
 
 
+def _at_least(least: float, points: dict[float, float]) -> dict[float, float]:
+    lowest = min(points.values())
+    if lowest < least:
+        raise ValueError(f"{lowest:g} is below {least:g}")
+    return points
+
+
 class ScenarioService(Section):
     """One service. `scaling` is its trigger's metadata, as in a ScaledObject."""
 
     name: str = Field(min_length=1, max_length=54, description="a lower-case DNS label")
     server: Literal["triton", "vllm"] = "triton"
     load: Load
-    service_time_s: Points = Field(alias="serviceTime", description="seconds in execution alone on a card, by time")
+    service_time_s: Points = Field(
+        alias="serviceTime", description="seconds in execution alone on a card, by time, 0.001 and more"
+    )
     gpu_time_s: Number = Field(
         alias="gpuTime", ge=0, le=3600, description="GPU seconds of a request, batching included"
     )
@@ -92,7 +108,7 @@ class ScenarioService(Section):
         0.8, alias="gpuPart", ge=0, le=1, description="part of the time in execution that a neighbour stretches, 0 to 1"
     )
     max_concurrent: Points = Field(
-        default_factory=lambda: {0.0: 1e6}, description="requests that a replica executes at once, by time"
+        default_factory=lambda: {0.0: 1e6}, description="requests that a replica executes at once, by time, 1 and more"
     )
     rows: Number = Field(1.5, ge=1, le=4096, description="rows of a mean batch while nothing waits, 1 to 4096")
     max_batch: Count = Field(32, ge=1, le=4096, description="rows of the largest batch, 1 to 4096")
@@ -113,6 +129,16 @@ class ScenarioService(Section):
     scaling: dict[str, str] = Field(default_factory=dict)
     naive: Naive = Naive()
     autoscaled: bool = True
+
+    @field_validator("service_time_s")
+    @classmethod
+    def _takes_time(cls, points: dict[float, float]) -> dict[float, float]:
+        return _at_least(0.001, points)
+
+    @field_validator("max_concurrent")
+    @classmethod
+    def _executes(cls, points: dict[float, float]) -> dict[float, float]:
+        return _at_least(1.0, points)
 
     @property
     def bounds(self) -> tuple[int, int]:
@@ -184,11 +210,13 @@ class Scenario(Section):
     )
     pool: ScenarioPool
     defaults: dict[str, Any] = Field(default_factory=dict)
-    services: tuple[ScenarioService, ...] = Field(min_length=1)
+    services: tuple[ScenarioService, ...]
     events: tuple[Event, ...] = ()
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
+        if not self.services:
+            raise ValueError("services: none; it takes at least one")
         names = [service.name for service in self.services]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
@@ -200,6 +228,10 @@ class Scenario(Section):
                     f"services, {service.name}: cards: {service.cards}; it takes 1 to {widest}, whole cards of a node"
                 )
         for event in self.events:
+            if event.model_fields_set == {"at_s"}:
+                raise ValueError(f"events: nothing happens at {event.at_s:g} s")
+            if event.at_s >= self.duration_s:
+                raise ValueError(f"events: at {event.at_s:g} s the scenario is over; it lasts {self.duration_s:g} s")
             asked = {*event.restart.services, *event.restart.replicas} if event.restart else set()
             if asked - set(names):
                 raise ValueError(f"events: restart of {', '.join(sorted(asked - set(names)))}: not a service")
@@ -221,7 +253,8 @@ class Scenario(Section):
         try:
             operator = OperatorPolicy.model_validate(settings, by_alias=True)
         except ValidationError as error:
-            raise BadPolicy("; ".join(describe(error, OperatorPolicy, "pool.policy, "))) from None
+            # In the scenario the one pool has no list around it, and its keys stand in two places.
+            raise BadPolicy("; ".join(describe(error, OperatorPolicy)).replace("pools[0]", "pool")) from None
         services: dict[ServiceKey, ServicePolicy] = {}
         for service in self.services:
             if service.autoscaled:
@@ -261,8 +294,9 @@ def load_scenario(name_or_path: str) -> Named:
     else:
         known = ", ".join(bundled_names())
         raise BadPolicy(f"scenario {name_or_path!r}: it takes a YAML file or one of {known}")
+    document = _document(path)
     try:
-        scenario = Scenario.model_validate(_with_defaults(_document(path)), by_alias=True, by_name=False)
+        scenario = Scenario.model_validate(_with_defaults(document), by_alias=True, by_name=False)
         scenario.policy()
     except ValidationError as error:
         raise BadPolicy(f"{path}: {'; '.join(describe(error, Scenario))}") from None
@@ -272,7 +306,8 @@ def load_scenario(name_or_path: str) -> Named:
 
 
 def _document(path: str) -> dict[str, Any]:
-    """The file's mapping; with `basedOn: NAME` the keys of that bundled scenario that it does not give itself."""
+    """The file's mapping; with `basedOn: NAME` the keys of that bundled scenario that it does not give itself, those
+    within `pool` and `defaults` one by one."""
     documents = read_documents(path)
     if len(documents) != 1 or not isinstance(documents[0], dict):
         raise BadPolicy(f"{path}: not one mapping of keys")
@@ -283,16 +318,24 @@ def _document(path: str) -> dict[str, Any]:
     if base_name not in bundled_names() or str(BUNDLED / f"{base_name}.yaml") == path:
         raise BadPolicy(f"{path}: basedOn: {base_name!r}; it takes another of {', '.join(bundled_names())}")
     base = _document(str(BUNDLED / f"{base_name}.yaml"))
-    defaults = {**base.get("defaults", {}), **document.get("defaults", {})}
-    return {**base, **document, "defaults": defaults}
+    whole = {**base, **document}
+    for key in ("pool", "defaults"):
+        if isinstance(base.get(key), dict) and isinstance(document.get(key), dict):
+            whole[key] = {**base[key], **document[key]}
+    return whole
 
 
 def _with_defaults(document: Mapping[str, Any]) -> dict[str, Any]:
-    """`defaults` holds what the services have in common; `services` may stand for several with `copies: N`."""
-    defaults = document.get("defaults") or {}
+    """`defaults` holds what the services have in common; `services` may stand for several with `copies: N`. What has
+    another shape is left as it is, for the scenario to refuse."""
+    defaults, given = document.get("defaults") or {}, document.get("services")
+    if not isinstance(defaults, dict):
+        raise BadPolicy(f"defaults: {defaults!r}: not a mapping of keys")
+    if not isinstance(given, list):
+        return dict(document)
     services: list[Any] = []
-    for service in document.get("services") or []:
-        if not isinstance(service, dict) or not isinstance(defaults, dict):
+    for service in given:
+        if not isinstance(service, dict):
             services.append(service)
             continue
         whole = {**defaults, **service}

@@ -60,10 +60,12 @@ class World:
         self.account.finish(self._deployments)
 
     def _place_first(self, at_s: float) -> None:
-        """What ran before: the largest services first, everything loaded."""
+        """What ran before: the largest services first, everything loaded that has room."""
         for deployment in sorted(self._deployments, key=lambda each: -each.service.weights):
             deployment.reconcile(self._start_s + at_s, self.fleet)
             for pod in deployment.pods:
+                if pod.full_bytes - pod.resident_bytes > pod.free_bytes:
+                    continue  # it dies in its load, now as then
                 pod.load_left_s, pod.ready_s = None, self._start_s + at_s
                 pod.resident_bytes = pod.full_bytes
 
