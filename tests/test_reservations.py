@@ -62,6 +62,24 @@ def test_a_promise_is_over_after_90_s() -> None:
 A_QUIET = {"a": asking(1, 1), "b": asking(1, 1)}
 
 
+@pytest.mark.parametrize(
+    ("again", "granted"),
+    [
+        pytest.param(1, 6, id="1 again: nothing is coming back, all 5"),
+        pytest.param(3, 4, id="3 again: two may be coming back"),
+        pytest.param(4, 3, id="and one more than there were"),
+    ],
+)
+def test_what_was_told_after_less_may_be_coming_back(again: int, granted: int) -> None:
+    """3 of a run, it is told 1, and a tick later `again`: two may have gone and be on their way back, although 3 are
+    read all the time. Their VRAM is not b's."""
+    fleet = policy(pool_with(scaleDownWindow="0s"), a=TWO_GIB, b=TWO_GIB)
+    loads = [{"a": asking(3, wanted), "b": asking(1, b)} for wanted, b in ((1, 1), (again, 1), (1, 6))]
+    plans, _ = run(ticks(*loads), fleet)
+    assert [each.decisions[key("a")].granted for each in plans[:2]] == [1, again]
+    assert plans[2].decisions[key("b")].granted == granted
+
+
 def test_a_promise_that_is_seen_is_not_counted_twice() -> None:
     """Of 2 told more, both exist a tick later and one is ready: room for 5 less 2 that start is 3."""
     history = ticks({"a": asking(1, 3), "b": asking(1, 1)}, {"a": asking(3, 3, ready=2), "b": asking(1, 6)})

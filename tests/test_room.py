@@ -174,6 +174,44 @@ def test_a_replica_on_two_cards_takes_two_places(free_slots: int, pending: int, 
     assert decide(history, policy(pool_with(pendingReplicas=pending), a={}), "a").granted == 1 + more
 
 
+@pytest.mark.parametrize(
+    ("free_slots", "more"),
+    [
+        pytest.param(2, 0, id="two places: both are its"),
+        pytest.param(3, 1, id="three"),
+        pytest.param(4, 2, id="four"),
+    ],
+)
+def test_a_replica_on_two_cards_that_starts_takes_two_places(free_slots: int, more: int) -> None:
+    """One of b runs on two cards, and a second one starts somewhere: its two places are not a's."""
+    taken = [card(13.0, pods={name: 1}, held_gib={name: (2.0,)}, slots=1) for name in ("b", "b", "a")]
+    cards = [*taken, *(card(14.0, slots=1) for _ in range(free_slots))]
+    history = [
+        snapshot(START_S, {"a": asking(1, 1), "b": asking(1, 1)}, *cards),
+        snapshot(START_S + TICK_S, {"a": asking(1, 9), "b": asking(2, 2, ready=1)}, *cards),
+    ]
+    assert decide(history, policy(pool_with(), a=TWO_GIB, b={}), "a").granted == 1 + more
+
+
+@pytest.mark.parametrize(
+    ("wanted", "granted"),
+    [
+        pytest.param(2, 2, id="nobody leaves: only the roomy card is open"),
+        pytest.param(1, 1, id="one leaves: 7 GiB and a place beside the other"),
+    ],
+)
+def test_a_place_that_falls_free_may_be_taken(wanted: int, granted: int) -> None:
+    """Two of a fill a card, 2 GiB of 15 free: 6.5 each. b takes 8, has 12.5 on another card, and may land here once one
+    of a goes: (2 + 6.5) - 1.5 is 7."""
+    cards = [card(2.0, pods={"a": 2}, slots=2), card(14.0)]
+    history = [
+        snapshot(START_S + TICK_S * tick, {"a": asking(2, wanted), "b": asking(1, 1 + tick // 25)}, *cards)
+        for tick in range(1, 26)  # 6 minutes: past the window of 5
+    ]
+    fleet = policy(pool_with(), a=TWO_GIB, b={"vramPerReplica": "8Gi"})
+    assert decide(history, fleet, "b").granted == granted
+
+
 # --- growth of what runs ----------------------------------------------------------------------------------------------
 
 
