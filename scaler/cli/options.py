@@ -122,7 +122,7 @@ report_option = click.option(
     "--report",
     callback=report,
     metavar="FILE",
-    help="One HTML page that opens without network: verdict, charts, reasons.",
+    help="One HTML page that opens without network: verdict, charts, tables.",
 )
 config_option = click.option("--config", metavar="FILE", help="Settings (YAML), the operator's policy.")
 recording_option = click.option("--recording", metavar="FILE", help="A recording, as `record` writes it.")

@@ -14,6 +14,7 @@ from scaler.report.page import Chart, Column, Curve, Page, Role, Row, Section, T
 
 Run = Mapping[str, Any]
 Minute = Mapping[str, Any]
+Scores = Mapping[str, float | None]
 
 # The same two hues as in a replay: what is ours, and what the usual triggers do. The oracle is dotted, the rest grey.
 ROLES: Mapping[str, Role] = {"ours": "ours", "naive": "real", "oracle": "demand"}
@@ -22,22 +23,27 @@ ROWS = (
     ("free VRAM of the tightest card, GiB", 150.0),
     ("failed attempts, %", 110.0),
 )
+# (score, column): what the table has, in this order.
 SHORT = (
-    "lost_requests",
-    "failed_attempts",
-    "unsafe_grants",
-    "replica_hours",
-    "unmet_s",
-    "worst_free_mib",
-    "below_low_s",
+    ("unsafe_grants", "unsafe grants"),
+    ("lost_requests", "lost requests"),
+    ("failed_attempts", "failed attempts"),
+    ("replica_hours", "replica hours"),
+    ("unmet_s", "unmet demand, s"),
+    ("worst_free_mib", "worst free VRAM, MiB"),
+    ("below_low_s", "below the low watermark, s"),
 )
+MORE_IS_BETTER = frozenset({"worst_free_mib"})
 
 
 def timelines_page(scenario: str, about: str, runs: Sequence[Run]) -> Page:
     """The page of a scenario's runs; the curves are those of each policy's first seed, the table has all seeds."""
     policies = list(dict.fromkeys(str(run["policy"]) for run in runs))
     first = {policy: next(run for run in runs if run["policy"] == policy) for policy in policies}
-    medians = {policy: _medians([run for run in runs if run["policy"] == policy]) for policy in policies}
+    medians = {policy: _over_seeds(runs, policy, median) for policy in policies}
+    worst = {policy: _over_seeds(runs, policy, max) for policy in policies}
+    for policy, least in ((policy, _over_seeds(runs, policy, min)) for policy in policies):
+        worst[policy] |= {name: least[name] for name in MORE_IS_BETTER & least.keys()}
     seeds = len({run["seed"] for run in runs})
     minutes = max((len(run["timeline"]) for run in first.values()), default=0)
     together = [curve for policy in policies for curve in _curves(first[policy], ROLES.get(policy, "plain"), policy)]
@@ -48,7 +54,7 @@ def timelines_page(scenario: str, about: str, runs: Sequence[Run]) -> Page:
             "All policies",
             f"Seed {first[policies[0]]['seed']} of each, a point a minute." if policies else "",
             [Chart(f"All policies in {scenario}: replicas, free VRAM, failed attempts", rows, together)],
-            [_scores(medians, seeds)],
+            [_scores(medians, worst, seeds)],
         ),
         *(_alone(policy, first[policy], is_open=policy == "ours") for policy in policies),
     ]
@@ -56,7 +62,7 @@ def timelines_page(scenario: str, about: str, runs: Sequence[Run]) -> Page:
     return Page(
         title=f"vram-scaler simulate {scenario}",
         subtitle=f"{scenario}: {about} Times count from the start.",
-        verdict=_verdict(medians),
+        verdict=_verdict(medians, worst),
         details=(),
         figures=(),
         sections=sections,
@@ -89,32 +95,45 @@ def _curve(row: int, name: str, role: Role, run: Run, value: Callable[[Minute], 
     return Curve(row, name, role, range(len(values)), values, is_step)
 
 
-def _medians(runs: Sequence[Run]) -> dict[str, float | None]:
+def _over_seeds(
+    runs: Sequence[Run], policy: str, combined: Callable[[Sequence[float]], float]
+) -> dict[str, float | None]:
+    scores = [run["scores"] for run in runs if run["policy"] == policy]
     found: dict[str, float | None] = {}
-    for name in runs[0]["scores"]:
-        values = [run["scores"][name] for run in runs if run["scores"][name] is not None]
-        found[name] = median(values) if values else None
+    for name in scores[0]:
+        values = [each[name] for each in scores if each[name] is not None]
+        found[name] = combined(values) if values else None
     return found
 
 
-def _scores(medians: Mapping[str, Mapping[str, float | None]], seeds: int) -> Table:
-    columns = [Column("policy"), *(Column(name.replace("_", " "), True) for name in SHORT)]
-    rows = [(policy, *(_number(scores, name) for name in SHORT)) for policy, scores in medians.items()]
-    return Table(f"Scores, the median over {seeds} seed{'s' if seeds > 1 else ''}", columns, rows)
+def _scores(medians: Mapping[str, Scores], worst: Mapping[str, Scores], seeds: int) -> Table:
+    columns = [Column("policy"), *(Column(title, True) for _, title in SHORT)]
+    rows = [(policy, *(_cell(medians[policy], worst[policy], name) for name, _ in SHORT)) for policy in medians]
+    over = f"median/worst over {seeds} seeds" if seeds > 1 else "1 seed"
+    return Table(f"Scores, {over}", columns, rows)
 
 
-def _verdict(medians: Mapping[str, Mapping[str, float | None]]) -> list[str]:
-    """What each policy lost and what it cost: ours first, then the rest, the least lost first."""
+def _cell(medians: Scores, worst: Scores, name: str) -> str:
+    shown = _number(medians, name), _number(worst, name)
+    return shown[0] if shown[0] == shown[1] else "/".join(shown)
+
+
+def _verdict(medians: Mapping[str, Scores], worst: Mapping[str, Scores]) -> list[str]:
+    """Whether each policy was safe, what it lost and what it cost: ours first, then the rest, the least lost first."""
     order = sorted(medians, key=lambda policy: (policy != "ours", medians[policy].get("lost_requests") or 0.0))
     texts: list[str] = []
     for policy in order:
-        scores = medians[policy]
+        scores, unsafe = medians[policy], worst[policy].get("unsafe_grants")
         of = f" of {_number(scores, 'fresh_requests')}" if not texts else ""
         lost, hours = _number(scores, "lost_requests"), _number(scores, "replica_hours")
-        texts.append(f"{policy} lost {lost}{of} requests with {hours} replica-hours.")
+        grants = (
+            "no unsafe grant" if unsafe == 0 else f"{_number(worst[policy], 'unsafe_grants')} unsafe grants at worst"
+        )
+        safety = "" if unsafe is None else f"made {grants} and "
+        texts.append(f"{policy} {safety}lost {lost}{of} requests with {hours} replica-hours.")
     return texts or ["Nothing was run."]
 
 
-def _number(scores: Mapping[str, float | None], name: str) -> str:
+def _number(scores: Scores, name: str) -> str:
     value = scores.get(name)
     return "-" if value is None else f"{value:,.1f}" if name.endswith("hours") else f"{value:,.0f}"
