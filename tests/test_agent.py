@@ -551,6 +551,7 @@ def test_a_driver_that_hangs_is_logged_once_and_when_it_answers(
     clock = Clock(monkeypatch)
     sampler = Sampler(Driver(), node.proc, 5.0)
     sampler.round()
+    assert "card 1 GPU-b: all of it can be read" in [record.getMessage() for record in caplog.records]
     caplog.clear()
     for _ in range(3):
         clock.go(15.1)

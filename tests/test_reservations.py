@@ -109,6 +109,16 @@ def test_an_answer_is_not_taken_back_before_it_is_seen(times: int, granted: int 
     assert (decision.granted, str(decision.verdict)) == (granted, "veto" if granted else "unknown")
 
 
+def test_what_was_told_while_fewer_ran_has_been_overtaken() -> None:
+    """2 run and it is told 1; 1 runs and it is told 3; 3 run, two of them just started. These two are outstanding once:
+    as starting, and not as told beyond the 1, too. Room for 5 less 2 is 3."""
+    fleet = policy(pool_with(scaleDownWindow="0s"), a=TWO_GIB, b=TWO_GIB)
+    a, b = [asking(2, 1), asking(1, 3), asking(3, 3, ready=1)], [asking(1, 1), asking(1, 1), asking(1, 6)]
+    plans, _ = run(ticks(*({"a": x, "b": y} for x, y in zip(a, b, strict=True))), fleet)
+    assert [each.decisions[key("a")].granted for each in plans] == [1, 3, 3]
+    assert plans[-1].decisions[key("b")].granted == 1 + 3
+
+
 def test_nobody_scales_up_before_the_instance_has_settled() -> None:
     fleet = FleetPolicy(AB.operator, AB.services, is_settled=False)
     decision = last(ticks(A_ASKS), fleet, "a")

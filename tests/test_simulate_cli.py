@@ -42,7 +42,7 @@ def test_a_row_a_policy_in_the_order_asked_for(small: str) -> None:
     assert result.exit_code == 0, result.output
     rows = [line.split()[0] for line in result.stdout.splitlines() if line.startswith(("ours", "oracle"))]
     assert rows == ["oracle", "ours"]
-    assert result.stdout.startswith("small: a test\n")
+    assert result.stdout.startswith("small: a test\n5 min, ")
 
 
 def test_json_has_a_line_a_run_with_its_scores_and_its_timeline(small: str) -> None:
@@ -63,6 +63,7 @@ def test_json_has_a_line_a_run_with_its_scores_and_its_timeline(small: str) -> N
         pytest.param(["trace-azure"], "needs the public trace azure2023_15s.csv.gz", id="no traces"),
         pytest.param(["trace-azure", "--traces", "/nowhere"], "not in /nowhere", id="traces elsewhere"),
         pytest.param(["missing.yaml"], "missing.yaml: No such file", id="no file"),
+        pytest.param(["day", "--json", "/nowhere/runs.jsonl"], "/nowhere/runs.jsonl: no such directory", id="json"),
     ],
 )
 def test_unusable_input_is_one_line(arguments: list[str], text: str) -> None:

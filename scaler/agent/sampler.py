@@ -203,7 +203,8 @@ class Sampler:
             return
         for use in cards:
             missing = ", ".join(name for name, can in use.can.items() if not can)
-            log.info("card %d %s: not readable: %s", use.index, "/".join(filter(None, use.card)), missing or "nothing")
+            what = f"not readable: {missing}" if missing else "all of it can be read"
+            log.info("card %d %s: %s", use.index, "/".join(filter(None, use.card)), what)
         if self._driver.lost:
             log.warning("cards lost: %s", ", ".join(map(str, sorted(self._driver.lost))))
 

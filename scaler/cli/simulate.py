@@ -12,6 +12,7 @@ import click
 from rich.console import Console
 from rich.progress import Progress
 
+from scaler.cli.faults import Unusable
 from scaler.cli.options import report_option, say_written
 from scaler.cli.replay import print_wide
 from scaler.report.timelines import timelines_page
@@ -57,6 +58,8 @@ def simulate_command(
     report: str | None,
 ) -> int:
     """Runs SCENARIO, one of the package's or a YAML file, under each policy. Same scenario and seed, same outcome."""
+    if json_path is not None and not Path(json_path).absolute().parent.is_dir():  # before minutes of runs, not after
+        raise Unusable(f"{json_path}: no such directory")
     name, loaded = load_scenario(scenario)
     directory = Path(traces) if traces is not None else None
     try:

@@ -38,7 +38,9 @@ def table(name: str, scenario: Scenario, summaries: Sequence[Summary], seeds: in
     of = f", {fresh:,.0f} requests" if fresh is not None else ""
     return Group(
         Text(f"{name}: {scenario.about}", style="bold"),
-        Text(f"{scenario.duration_s / 3600:g} h{of}, {seeds} seeds; median/worst over the seeds"),
+        Text(
+            f"{_length(scenario.duration_s)}{of}, {f'{seeds} seeds; median/worst over them' if seeds > 1 else '1 seed'}"
+        ),
         rows,
         Text(
             "Lost: never answered, retries included. Unmet: with fewer ready replicas than the fresh load needs, "
@@ -46,6 +48,10 @@ def table(name: str, scenario: Scenario, summaries: Sequence[Summary], seeds: in
             style="dim",
         ),
     )
+
+
+def _length(duration_s: float) -> str:
+    return f"{duration_s / 3600:g} h" if duration_s % 900 == 0 else f"{duration_s / 60:.4g} min"
 
 
 def _cell(summary: Summary, score: str, form: str) -> str:
