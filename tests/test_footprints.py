@@ -12,7 +12,7 @@ from scaler.policy import OperatorPolicy
 from scaler.quantity import GIB
 from scaler.signals.footprint import CardClass, Footprints, Kind, VramLesson, card_class
 from scaler.snapshot import CardReading, HeldVram, Snapshot, WorkloadReading
-from tests.fleet import START_S, TICK_S, asking, card, decide, policy, pool_with, snapshot, workload
+from tests.fleet import START_S, TICK_S, asking, card, decide, policy, pool_with, reading, snapshot, workload
 
 MARK_S = 600.0  # learnEvery; START_S is such a moment
 DEFAULT = pool_with()
@@ -41,6 +41,7 @@ def a_holds(*gib: float, slots: int = 4) -> CardReading:
 
 HAS_HELD_5 = replace(a_holds(2.0), held={workload("a"): HeldVram(2.0 * GIB, 5.0 * GIB)})
 FULL = replace(asking(1, 2), queued=6.0, executing=4.0)
+FULL_LATELY = replace(asking(1, 2), queued=3.0, executing=5.0, queued_burst=6.0, executing_burst=4.0)
 VLLM = replace(asking(1, 2), gpu_memory_utilization=0.5)
 BESIDE_B = card(11.0, pods={"b": 2}, slots=4)
 
@@ -84,6 +85,9 @@ BESIDE_B = card(11.0, pods={"b": 2}, slots=4)
         pytest.param(
             marks(card(9.0, pods={"a": 2}, slots=4), then=FULL), {}, 3.75, "learnt", id="6 wait, 4 execute: 3 x 1.25"
         ),
+        pytest.param(
+            marks(card(9.0, pods={"a": 2}, slots=4), then=FULL_LATELY), {}, 3.75, "learnt", id="the same within 30 s"
+        ),
         pytest.param(marks(a_holds(2.0), then=FULL), {}, 2.0, "measured", id="measured is not raised for that"),
         pytest.param(marks(a_holds(0.0)), {}, 2.25, "default", id="a pod that holds nothing was not seen"),
         pytest.param(marks(card(9.0, slots=4)), {}, 2.25, "default", id="nothing known: 15% of 15, said aloud"),
@@ -109,6 +113,20 @@ def test_which_source_counts(history: list[Snapshot], metadata: dict[str, str], 
     assert step.text.split(":")[0] == source
     if source == "default":
         assert "nothing is known of this service" in step.text
+
+
+@pytest.mark.parametrize(
+    ("arrivals_per_s", "gib"),
+    [
+        pytest.param(52.0, 3.0, id="52/s, where 50 and a margin of 5 % were carried"),
+        pytest.param(100.0, 3.75, id="100/s: fuller batches than at any lesson, 3 x 1.25"),
+    ],
+)
+def test_more_than_was_ever_carried_raises_what_was_learnt(arrivals_per_s: float, gib: float) -> None:
+    two = card(9.0, pods={"a": 2}, slots=4)
+    more = reading(1, 8.0, arrivals_per_s)
+    history = [snapshot(START_S, {"a": reading(1, 3.0, 50.0)}, two), snapshot(START_S + TICK_S, {"a": more}, two)]
+    assert told(history, metadata={"targetConcurrency": "1"}).value == pytest.approx(gib * GIB)
 
 
 def test_the_operator_says_what_the_unknown_take() -> None:

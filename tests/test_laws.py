@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 
 from scaler.decision import Decision, Reason, Verdict
 from scaler.planning.memory import Memory, horizon_s
-from scaler.policy import OperatorPolicy
-from scaler.snapshot import CardReading, Snapshot, WorkloadReading
+from scaler.planning.watermark import observe
+from scaler.policy import OperatorPolicy, PoolPolicy
+from scaler.snapshot import CardKey, CardReading, Snapshot, WorkloadReading
 from tests import serving
 from tests.fleet import SMALL, START_S, TICK_S, card, decide, key, policy, reading, run, snapshot, steady
 
@@ -454,3 +455,11 @@ def test_law_10_every_number_has_its_reasons(
         assert without
         assert (without[0] or 0) >= decision.demand
     assert json.loads(json.dumps(decision.as_json(), allow_nan=False)) == decision.as_json()
+
+
+def test_law_7_a_sum_of_free_vram_goes_by_no_order_of_the_cards() -> None:
+    """0.1 + 0.2 + 0.3 is not 0.3 + 0.2 + 0.1 in floats; a source may name the cards in any order."""
+    pool = PoolPolicy(watermark_of="sum")
+    cards = [(CardKey(f"GPU-{n}"), card(free_gib)) for n, free_gib in enumerate((0.1, 0.2, 0.3))]
+    sums = {observe(0.0, each, each, (), pool, 45.0, None).free_bytes for each in (cards, cards[::-1])}
+    assert len(sums) == 1

@@ -148,8 +148,8 @@ class Footprints:
         held, raised_for = max(highest, known.held_bytes), _AFTER_OOM
         if workload in self.in_oom:  # the newest failures have not met a lesson yet
             held = max(held, highest * OOM_RAISE)
-        elif kind == "learnt" and held < highest * OOM_RAISE and _waits(self.readings.get(workload)):
-            held, raised_for = highest * OOM_RAISE, _WHILE_FULL
+        elif kind == "learnt" and held < highest * FULL_RAISE and self._is_full(workload):
+            held, raised_for = highest * FULL_RAISE, _WHILE_FULL
         # Raised beyond an empty card it could never start again anywhere. Nor by an estimate: an arena that had a card
         # to itself takes all of it.
         whole = self.whole[card]
@@ -158,6 +158,18 @@ class Footprints:
         is_elsewhere = not now and not proven and card not in lessons.highest
         told_by = (now_by or "") if now > known.highest_bytes else known.told_by
         return Footprint(held, kind, highest, known.lessons, is_elsewhere, raised_for, told_by, now_by)
+
+    def _is_full(self, workload: WorkloadKey) -> bool:
+        """Whether its batches may be fuller than at any lesson: more waits than executes, in the stable or in the burst
+        window (a burst shows in the shorter one first, and in the longer one still when its queue has gone); or more
+        arrives for each replica than was ever carried."""
+        moments, reading = self.memories.get(workload, NOTHING).moments, self.readings.get(workload)
+        if moments and moments[-1].carried_floor > 0.0:
+            return True
+        return reading is not None and (
+            (reading.queued or 0.0) > (reading.executing or 0.0)
+            or (reading.queued_burst or 0.0) > (reading.executing_burst or 0.0)
+        )
 
     def prove(self, cards: Iterable[tuple[CardKey, CardReading]], stale_after_s: float) -> None:
         """What a card's pods hold together, less the footprints of those that are known, the others hold, one of them
@@ -189,12 +201,9 @@ _NOTHING = Present(0.0, None)
 _NOBODY: Mapping[WorkloadKey, Present] = {}
 _UNPROVEN: Mapping[WorkloadKey, float] = {}
 # An arena doubles when batches are full for the first time: a model's replica held 6.0 GiB, and 7.7 GiB 15 s later, in
-# the burst that asked for more of them. Batches are full while more waits than executes.
-_AFTER_OOM, _WHILE_FULL = "after out-of-memory failures", "while more waits than executes: fuller batches take more"
-
-
-def _waits(reading: WorkloadReading | None) -> bool:
-    return reading is not None and (reading.queued or 0.0) > (reading.executing or 0.0)
+# the burst that asked for more of them.
+FULL_RAISE = 1.25
+_AFTER_OOM, _WHILE_FULL = "after out-of-memory failures", "while batches may be fuller than at any lesson"
 
 
 def footprints_of(
