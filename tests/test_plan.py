@@ -530,6 +530,6 @@ def test_the_steps_tell_the_numbers() -> None:
     assert steps["in-flight"].value == 30.0
     assert steps["demand"].value == 8
     assert steps["free-vram"].value == 0.3 * GIB
-    assert "no scale-up, for at least 720 s now" in steps["free-vram"].text
+    assert "no scale-up since 720 s ago or longer" in steps["free-vram"].text
     assert steps["without-limit"].value == 8
     assert steps["granted"].value == 2

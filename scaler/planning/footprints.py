@@ -21,7 +21,7 @@ _CONFIDENCE: Mapping[Source, str] = {
     "measured": "high-water of its pods",
     "gpu-memory-utilization": "vLLM's gpu_memory_utilization of the card, needed free at its start",
     "learnt": "high-water by the used memory of its cards, an estimate",
-    "vramPerReplica": "vramPerReplica, above what was seen",
+    "vramPerReplica": "declared, above what was seen",
     "default": "nothing is known of this service: the pool's defaultFootprint",
 }
 

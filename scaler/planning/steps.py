@@ -90,8 +90,8 @@ def watermark_steps(now: PoolMoment, state: Watch, low: Level, high: Level, pool
     where = f"card {now.card}" if now.card is not None else f"sum of {now.cards} cards"
     text = f"{format_bytes(now.free_bytes)} on {where}; low watermark {low}, high {high}"
     if state.vetoed and state.since_s is not None:
-        least = "at least " if state.or_longer and now.time_s > state.since_s else ""
-        text += f"; no scale-up, for {least}{now.time_s - state.since_s:.0f} s now"
+        longer = " or longer" if state.or_longer and now.time_s > state.since_s else ""
+        text += f"; no scale-up since {now.time_s - state.since_s:.0f} s ago{longer}"
     return [Step("free-vram", now.free_bytes, "bytes", text)]
 
 
