@@ -54,6 +54,17 @@ def test_json_has_a_line_a_run_with_its_scores_and_its_timeline(small: str) -> N
     assert invoked(small, "--policy", "ours,naive", "--seeds", "2", "--json", "-").stdout == result.stdout
 
 
+def test_it_says_why_ours_gave_less(tmp_path: Path) -> None:
+    """60/s of 0.1 s are 6 in flight, 2 replicas of 4; of 6 GiB each one fits on the only card."""
+    path = tmp_path / "tight.yaml"
+    path.write_text(SMALL.replace("cards: 2", "cards: 1").replace("20}", "60}").replace("1Gi,", "6Gi,"), "utf-8")
+    shown = invoked(str(path), "--policy", "ours,naive", "--seeds", "2", "--json", str(tmp_path / "runs.jsonl")).stdout
+    assert shown.splitlines()[-1] == "ours gave less than was asked for, in minutes of all seeds: a no-fit 10"
+    runs = [json.loads(line) for line in (tmp_path / "runs.jsonl").read_text("utf-8").splitlines()]
+    withheld = {"ours": {"a": "no-fit"}, "naive": {}}
+    assert all(minute["withheld"] == withheld[run["policy"]] for run in runs for minute in run["timeline"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [

@@ -76,6 +76,9 @@ class Fixed:
     def estimates(self) -> dict[WorkloadKey, Estimate]:
         return {}
 
+    def withheld(self) -> dict[WorkloadKey, str]:
+        return {}
+
     def restart(self, back_at_s: float) -> None:
         raise AssertionError("no event asks for it")
 

@@ -74,7 +74,7 @@ def simulate_command(
         if file is not None:
             file.writelines(f"{json.dumps(run.as_json(name))}\n" for run in runs)
     if json_path != "-":
-        print_wide(table(name, loaded, summaries(runs, policies), seeds))
+        print_wide(table(name, loaded, summaries(runs, policies), seeds, runs))
     if report is not None:
         page = timelines_page(name, loaded.about, [run.as_json(name) for run in runs])
         say_written(report, write_page(Path(report), page))

@@ -52,5 +52,8 @@ class Autoscaler(Protocol):
     def estimates(self) -> Mapping[WorkloadKey, Estimate]:
         """What it believes since the last look; empty where it makes no estimates."""
 
+    def withheld(self) -> Mapping[WorkloadKey, str]:
+        """Whom it gives less than the service's own load asks for, and in a word why; empty without reasons."""
+
     def restart(self, back_at_s: float) -> None:
         """It is away until then, and comes back without its memory."""

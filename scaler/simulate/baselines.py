@@ -37,6 +37,9 @@ class _Watcher:
     def estimates(self) -> Mapping[WorkloadKey, Estimate]:
         return {}
 
+    def withheld(self) -> Mapping[WorkloadKey, str]:
+        return {}
+
     def restart(self, back_at_s: float) -> None:
         """KEDA's own triggers keep no memory."""
 

@@ -98,6 +98,9 @@ class Oracle:
     def estimates(self) -> Mapping[WorkloadKey, Estimate]:
         return {}
 
+    def withheld(self) -> Mapping[WorkloadKey, str]:
+        return {}
+
     def restart(self, back_at_s: float) -> None:
         """An oracle is never away."""
 

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Mapping
 from functools import partial
 
-from scaler.decision import Decision, FleetPlan
+from scaler.decision import Decision, FleetPlan, Verdict
 from scaler.planning.cards import Hosts, hosts
 from scaler.planning.memory import Memory, horizon_s
 from scaler.planning.plan import plan
@@ -17,6 +17,8 @@ from scaler.simulate.hpa import EXAMPLE_BEHAVIOR, HOLD, Answer, Behavior
 from scaler.simulate.metric_path import Seen
 from scaler.simulate.scenario import NAMESPACE, Scenario, ScenarioService
 from scaler.snapshot import Snapshot, WorkloadKey
+
+_LESS = (Verdict.VETO, Verdict.LIMITED, Verdict.UNKNOWN)
 
 
 class Ours:
@@ -64,6 +66,13 @@ class Ours:
             workload: Estimate(partial(_fresh_per_s, decisions[key]), partial(self._own_share, workload, on_cards))
             for key, workload in self._workloads
         }
+
+    def withheld(self) -> Mapping[WorkloadKey, str]:
+        """With the reason that binds; `unknown` is no answer, whatever the load asks for."""
+        if self.last is None:
+            return {}
+        decided = ((workload, self.last.decisions[key]) for key, workload in self._workloads)
+        return {workload: each.reasons[0] for workload, each in decided if each.verdict in _LESS}
 
     def restart(self, back_at_s: float) -> None:
         self.last, self._snapshot, self._away_until_s = None, None, back_at_s

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from statistics import median
 from typing import NamedTuple
@@ -60,7 +60,8 @@ SCORE_NAMES = tuple(each.name for each in fields(Scores))
 
 
 class Minute(NamedTuple):
-    """The timeline: a row a minute."""
+    """The timeline: a row a minute. `withheld` has the reason for each service that gets less than it asks for, where
+    the policy gives reasons."""
 
     at_s: float
     replicas: dict[str, int]
@@ -69,6 +70,7 @@ class Minute(NamedTuple):
     failed_ratio: dict[str, float]
     used_gib: float
     tightest_free_mib: float
+    withheld: dict[str, str]
 
 
 @dataclass
@@ -113,7 +115,7 @@ class Account:
         if at_s % TICK_S == 0:
             self._judge(deployments, autoscaler)
         if at_s % 60.0 == 0:
-            self.timeline.append(_minute(at_s, fleet, deployments, tightest))
+            self.timeline.append(_minute(at_s, fleet, deployments, tightest, autoscaler.withheld()))
 
     def _judge(self, deployments: Iterable[Deployment], autoscaler: Autoscaler) -> None:
         estimates = autoscaler.estimates()
@@ -165,7 +167,13 @@ class Account:
         )
 
 
-def _minute(at_s: float, fleet: Fleet, deployments: Iterable[Deployment], tightest: float) -> Minute:
+def _minute(
+    at_s: float,
+    fleet: Fleet,
+    deployments: Iterable[Deployment],
+    tightest: float,
+    withheld: Mapping[WorkloadKey, str],
+) -> Minute:
     named = {each.service.name: each for each in deployments}
     return Minute(
         at_s,
@@ -175,4 +183,5 @@ def _minute(at_s: float, fleet: Fleet, deployments: Iterable[Deployment], tighte
         {name: each.failed_ratio() for name, each in named.items()},
         fleet.used_gib(),
         tightest / MIB,
+        {name: withheld[each.workload] for name, each in named.items() if each.workload in withheld},
     )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from scaler.simulate.runs import Summary
+from scaler.simulate.runs import Run, Summary
 from scaler.simulate.scenario import Scenario
 
 # (score, column, format): what is shown, in this order; the JSON has all of it.
@@ -26,8 +27,11 @@ COLUMNS = (
 )
 
 
-def table(name: str, scenario: Scenario, summaries: Sequence[Summary], seeds: int) -> RenderableType:
-    """Each figure is the median over the seeds, and the worst one after a stroke where it differs."""
+def table(
+    name: str, scenario: Scenario, summaries: Sequence[Summary], seeds: int, runs: Sequence[Run] = ()
+) -> RenderableType:
+    """Each figure is the median over the seeds, and the worst one after a stroke where it differs. Below, who of the
+    `runs` got less than it asked for, and why."""
     rows = Table(title=None, pad_edge=False, show_edge=False)
     rows.add_column("policy", no_wrap=True)
     for _, column, _ in COLUMNS:
@@ -47,7 +51,23 @@ def table(name: str, scenario: Scenario, summaries: Sequence[Summary], seeds: in
             "summed over services.\nErrors: of fresh demand while requests fail; of the own share, in points.",
             style="dim",
         ),
+        *(Text(line) for line in _withheld(runs)),
     )
+
+
+def _withheld(runs: Sequence[Run]) -> list[str]:
+    """A line a policy that gives reasons: the minutes of all its runs, by service and reason, the most first."""
+    minutes: dict[str, Counter[str]] = {}
+    for run in runs:
+        found = minutes.setdefault(run.policy, Counter())
+        for minute in run.timeline:
+            found.update(f"{service} {reason}" for service, reason in minute.withheld.items())
+    return [
+        f"{policy} gave less than was asked for, in minutes of all seeds: "
+        + ", ".join(f"{what} {count}" for what, count in sorted(found.items(), key=lambda item: (-item[1], item[0])))
+        for policy, found in minutes.items()
+        if found
+    ]
 
 
 def _length(duration_s: float) -> str:
