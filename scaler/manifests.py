@@ -10,7 +10,7 @@ Triggers of type prometheus are the baseline: what the Deployment's autoscaler i
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from scaler.documents import STDIN, read_documents
@@ -43,9 +43,15 @@ class _ScaledObject(NamedTuple):
     unplayable: str | None
 
 
-def read_services(paths: Sequence[str], operator: OperatorPolicy, namespace: str | None = None) -> Services:
+def read_services(
+    paths: Sequence[str],
+    operator: OperatorPolicy,
+    namespace: str | None = None,
+    refusal: Callable[[dict[str, Any]], str | None] = lambda _: None,
+) -> Services:
     """The services of all ScaledObjects in these files (`-` is standard input), Lists and several documents included.
-    Those that name no namespace, as where kustomize gives it, are in `namespace`.
+    Those that name no namespace, as where kustomize gives it, are in `namespace`. `refusal` says what else is wrong
+    with a ScaledObject, None for nothing.
 
     Raises:
         BadPolicy: in one line: file, document, ScaledObject, key, value and range.
@@ -53,7 +59,7 @@ def read_services(paths: Sequence[str], operator: OperatorPolicy, namespace: str
     found: dict[ServiceKey, str] = {}
     services = Services({}, {}, [], [], [])
     for path in paths:
-        for scaled_object in _scaled_objects(path, namespace):
+        for scaled_object in _scaled_objects(path, namespace, refusal):
             origin, key = scaled_object.origin, scaled_object.key
             if key in found:
                 raise BadPolicy(f"{origin}: {key.namespace}/{key.name} stands already in {found[key]}")
@@ -79,7 +85,9 @@ def read_services(paths: Sequence[str], operator: OperatorPolicy, namespace: str
     return services
 
 
-def _scaled_objects(path: str, namespace: str | None) -> Iterator[_ScaledObject]:
+def _scaled_objects(
+    path: str, namespace: str | None, refusal: Callable[[dict[str, Any]], str | None]
+) -> Iterator[_ScaledObject]:
     name = "standard input" if path == STDIN else path
     found = False
     for number, document in enumerate(read_documents(path), start=1):
@@ -87,7 +95,11 @@ def _scaled_objects(path: str, namespace: str | None) -> Iterator[_ScaledObject]
         for manifest in _flat(document, origin):
             if manifest.get("kind") == "ScaledObject":
                 found = True
-                yield _read(manifest, origin, namespace)
+                read = _read(manifest, origin, namespace)
+                fault = refusal(dict(manifest))
+                if fault is not None:
+                    raise BadPolicy(f"{origin}, {'/'.join(read.key)}: {fault}")
+                yield read
     if not found:
         raise BadPolicy(f"{name}: no ScaledObject in it")
 

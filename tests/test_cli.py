@@ -298,11 +298,12 @@ class _Past(RecordingSource):
 
 def test_what_is_recorded_replays_as_its_source_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("scaler.cli.record.open_prometheus", lambda settings, url: _Past(RECORDING))
-    window = ("--start", "2025-06-18T00:00:00Z", "--end", "2025-06-18T00:15:00Z", "--step", "30s")
+    # From where the source itself begins: of a later start it would know the time before, and the recording would not.
+    window = ("--start", "2025-06-17T23:45:00Z", "--end", "2025-06-18T00:00:00Z", "--step", "30s")
     path = tmp_path / "night.jsonl.gz"
     recorded = invoked("record", "--prometheus", "http://x", *window, "-o", str(path))
     assert (recorded.exit_code, recorded.stdout) == (0, "")
-    said = f"{path}: 31 snapshots, 2025-06-18 00:00:00Z to 2025-06-18 00:15:00Z, "
+    said = f"{path}: 31 snapshots, 2025-06-17 23:45:00Z to 2025-06-18 00:00:00Z, "
     assert recorded.stderr.startswith(said)
     assert len(recorded.stderr.splitlines()) == 1
     again = invoked("replay", "--recording", str(path), "-f", str(SCALED_OBJECTS), "--json", "-")

@@ -325,7 +325,8 @@ def test_the_triggers_of_manifests_are_evaluated_and_recorded(
         return success({"resultType": "matrix", "result": [{"metric": {}, "values": points}]})
 
     (tmp_path / "so.yaml").write_text(
-        "kind: ScaledObject\nmetadata: {name: r, namespace: models}\nspec:\n  scaleTargetRef: {name: resnet}\n"
+        "apiVersion: keda.sh/v1alpha1\nkind: ScaledObject\n"
+        "metadata: {name: r, namespace: models}\nspec:\n  scaleTargetRef: {name: resnet}\n"
         "  minReplicaCount: 2\n  maxReplicaCount: 9\n  triggers:\n"
         '    - {type: prometheus, metadata: {serverAddress: "http://p", query: sum(waiting), threshold: "5"}}\n'
     )

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
+
+import yaml
 
 from scaler.check.finding import Finding, Given, Hit, Owner, Rule, dotted, printable
 from scaler.check.manifest import Manifest, Misshapen
 from scaler.check.object_rules import owned
-from scaler.check.rules import RULES
+from scaler.check.rules import REFUSED, RULES
 from scaler.policy import OperatorPolicy
 
 
@@ -21,6 +24,14 @@ def lint(manifests: Sequence[Manifest], operator: OperatorPolicy) -> list[Findin
         for hit in _hits(rule, manifest, given)
     ]
     return sorted(findings, key=lambda found: (found.file, found.line, found.path, found.id))
+
+
+def refusal(value: dict[str, Any]) -> str | None:
+    """The first thing for which the API server or KEDA refuses this manifest of a ScaledObject, in one line."""
+    manifest = Manifest("", 1, (), value, yaml.MappingNode("", []))
+    given = Given(OperatorPolicy(), {})
+    hits = (hit for rule in RULES if rule.id in REFUSED for hit in _hits(rule, manifest, given))
+    return next((printable(hit.what) for hit in hits), None)
 
 
 def _owners(manifests: Sequence[Manifest]) -> dict[Owner, Manifest]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from scaler.check import hpa_rules, object_rules, trigger_rules
 from scaler.check.finding import Level, Rule
 
+# What is wrong with one object alone, so that it is never in the cluster and nothing would be decided for it.
+REFUSED = ("wrong-value", "names", "replica-bounds")
 _E, _W = Level.ERROR, Level.WARNING
 
 RULES = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from typing import Any, NoReturn
@@ -9,6 +10,8 @@ from typing import Any, NoReturn
 import click
 
 from scaler.cli.statuses import INTERRUPTED, NO_READER, UNUSABLE
+
+_DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of a write, of which the system names no file
 
 
 class Unusable(click.ClickException):
@@ -35,7 +38,9 @@ class OneLineGroup(click.Group):
         except click.Abort:
             sys.exit(INTERRUPTED)
         except OSError as error:
-            _end(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+            # Files are named by what writes them (`json_output`, `write_page`): what is left is standard output.
+            name = error.filename or ("standard output" if error.errno in _DISK_FAULTS else None)
+            _end(f"{name}: {error.strerror}" if name else str(error))
         sys.exit(status if isinstance(status, int) else 0)
 
     def invoke(self, ctx: click.Context) -> Any:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import click
 from pydantic import ValidationError
 
+from scaler.check.lint import refusal
 from scaler.cli.faults import Unusable, warn
 from scaler.cli.options import given_namespace
 from scaler.explain import at
@@ -69,7 +70,7 @@ def services_of(manifests: tuple[str, ...], operator: OperatorPolicy, is_inciden
     """The services of these manifests; without any, those of the incident if that is what is played. Says what it
     doubts on standard error."""
     paths = manifests or ((str(SCALED_OBJECTS),) if is_incident else ())
-    services = read_services(paths, operator, given_namespace())
+    services = read_services(paths, operator, given_namespace(), refusal)
     for text in services.warnings:
         warn(text)
     return services

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import click
 
@@ -111,6 +112,21 @@ def refuse_irregular(path: str) -> None:
     """What is written is put in its place by a rename, which would replace /dev/null itself, or fail at the end."""
     if Path(path).exists() and not Path(path).is_file():
         raise Unusable(f"{path}: not a regular file")
+
+
+@contextmanager
+def json_output(path: str | None) -> Iterator[IO[str] | None]:
+    """The file of --json, standard output for `-`, None without one. A write that fails names the file."""
+    if path is None:
+        yield None
+        return
+    try:
+        with click.open_file(path, "w", encoding="utf-8") as file:
+            yield file
+    except OSError as error:
+        if path != "-":
+            error.filename = error.filename or path
+        raise
 
 
 def say_written(path: str, size_bytes: int) -> None:

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from scaler import __version__
+from scaler.check.lint import refusal
 from scaler.cli.faults import Unusable, warn
 from scaler.cli.feed import Range, evaluate_triggers, open_prometheus, time_range
 from scaler.cli.options import (
@@ -84,7 +85,7 @@ def record_command(
     """
     settings = load_settings(config)
     files = all_manifests(manifests, more_manifests)
-    services = read_services(files, settings, given_namespace())
+    services = read_services(files, settings, given_namespace(), refusal)
     source = open_prometheus(settings, prometheus)
     if source is None:
         raise click.UsageError("no Prometheus: it takes --prometheus URL, or --config with a prometheus section")

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import click
 from rich.console import Console, Group, RenderableType
 
 from scaler.cli.faults import Unusable, warn
-from scaler.cli.feed import evaluate_triggers, only_one_source, open_prometheus, open_recording, services_of, time_range
+from scaler.cli.feed import (
+    Range,
+    evaluate_triggers,
+    only_one_source,
+    open_prometheus,
+    open_recording,
+    services_of,
+    time_range,
+)
 from scaler.cli.options import (
     all_manifests,
     config_option,
     end_option,
+    json_output,
     manifests_option,
     prometheus_option,
     recording_option,
@@ -32,20 +41,23 @@ from scaler.cli.statuses import FOUND
 from scaler.decision import FleetPlan, Reason
 from scaler.explain import at
 from scaler.manifests import Services
-from scaler.policy import BadPolicy, FleetPolicy, ServiceKey, service_policy
-from scaler.replay.against import Comparison, beside
+from scaler.planning.memory import Memory
+from scaler.planning.plan import plan
+from scaler.planning.replicas import LONGEST_GAP_S
+from scaler.policy import BadPolicy, FleetPolicy, OperatorPolicy, service_policy
 from scaler.replay.against_tables import against_tables
-from scaler.replay.asked import Asked, asked_table
-from scaler.replay.drawing import Drawing
-from scaler.replay.flow import flows
+from scaler.replay.asked import asked_table
+from scaler.replay.dry_run import DryRun
 from scaler.replay.report_page import replay_page
-from scaler.replay.rerun import Rerun
-from scaler.replay.summary import Replay
 from scaler.replay.tables import tables
 from scaler.report.write import write_page
 from scaler.serving.garbage import QuietCollector
+from scaler.serving.history import learn, spans
 from scaler.settings import Settings, load_settings
+from scaler.snapshot import Snapshot
+from scaler.sources.prometheus import PrometheusSource
 from scaler.sources.recording import RecordingSource
+from scaler.sources.source import Source
 
 SHOWN_CHANGES = 100
 LEAST_COLUMNS, PIPE_COLUMNS = 110, 160  # narrower, the figures would be cut; a file or a pipe has no width
@@ -96,60 +108,64 @@ def replay_command(
     fail_on: frozenset[Reason],
     every_change: bool,
 ) -> int:
-    """Runs recorded time through the plan that serves, without a memory of what came before the start.
+    """Runs recorded time through the plan that serves, with what is known of the time before the start.
 
     Without a Prometheus and a recording it replays the incident that comes with the package.
     """
     only_one_source(recording, prometheus)
     settings = load_settings(config)
-    live = open_prometheus(settings, prometheus) if recording is None else None
-    source = live or open_recording(recording, settings)
-    is_incident = live is None and recording is None
-    files = all_manifests(manifests, more_manifests)
-    if not files and not is_incident:
-        raise click.UsageError("-f is missing: it takes the ScaledObjects to decide for")
-    span = time_range(start, end, step, settings, source if isinstance(source, RecordingSource) else None)
-    services = services_of(files, settings, is_incident)
-    if live is not None:
-        evaluate_triggers(live, services)
-    policy = FleetPolicy(settings, services.policies)
-    other = None if against is None else _against(against, settings, services)
+    feed = _feed(recording, prometheus, all_manifests(manifests, more_manifests), settings)
+    span = time_range(start, end, step, settings, feed.recorded)
+    services = _services(feed, settings)
+    policies = [FleetPolicy(settings, services.policies)]
+    if against is not None:
+        policies.append(_against(against, settings, services))
+    names = [config or "the default settings", against or ""]
 
     most = None if every_change else SHOWN_CHANGES
-    replay, finding, runs, baseline = Replay(most), Finding(fail_on), [Rerun(policy)], Asked()
-    comparison = None
-    if other is not None:
-        comparison = Comparison(replay, Replay(0))
-        runs.append(Rerun(other))
-    collector = QuietCollector()
-    drawing = Drawing([run.policy for run in runs], span.steps) if report is not None else None
-    with contextlib.nullcontext() if json_path is None else click.open_file(json_path, "w", encoding="utf-8") as file:
-        for snapshot in source.snapshots(span.start_s, span.end_s, span.step_s):
-            with collector.tick():
-                plans = [run.at(snapshot) for run in runs]
-            finding.add(plans[0])
-            asked = baseline.add(snapshot, plans[0], policy)
-            if comparison is None:
-                replay.add(plans[0], flows(snapshot, policy))
-            else:
-                comparison.add(plans[0], plans[1], *(flows(snapshot, run.policy) for run in runs))
-            if drawing is not None:
-                drawing.add(snapshot, plans, runs[0].memory)
-            if file is not None:
-                file.writelines(f"{json.dumps(each)}\n" for each in _as_json(plans, asked))
-    names = [config or "the default settings", against or ""]
+    run, finding = DryRun(policies, span.steps, most, report is not None), Finding(fail_on)
+    _play(run, finding, _from_history_on(run, policies, feed, span), json_path)
     if json_path != "-":
-        shown = tables(replay) if comparison is None else against_tables(comparison, names[0], names[1], most)
-        print_wide(Group(shown, asked_table(baseline, replay)) if baseline.services else shown)
-    if report is not None and drawing is not None:
-        where = "the incident of 18 June 2025" if is_incident else recording or "a Prometheus"
-        page = replay_page(replay, drawing, where, span.step_s, comparison, names)
+        print_wide(_shown(run, names, most))
+    if report is not None and run.drawing is not None:
+        page = replay_page(run.replay, run.drawing, feed.name, span.step_s, run.comparison, names, run.asked)
         say_written(report, write_page(Path(report), page))
-    if finding.first is None:
-        return 0
-    of_a = "" if against is None else f" under A, {config or 'the default settings'}"
-    click.echo(f"--fail-on found {finding.first}{of_a}; {finding.count} such decisions", err=True)
-    return FOUND
+    return finding.say("" if against is None else f" under A, {names[0]}")
+
+
+class _Feed(NamedTuple):
+    """Where the snapshots come from, its name in a report, and the manifests (none: the bundled incident's)."""
+
+    live: PrometheusSource | None
+    recorded: RecordingSource | None
+    name: str
+    manifests: tuple[str, ...]
+
+    @property
+    def source(self) -> Source:
+        """The one of both that there is."""
+        found = self.live or self.recorded
+        assert found is not None
+        return found
+
+
+def _feed(recording: str | None, prometheus: str | None, manifests: tuple[str, ...], settings: Settings) -> _Feed:
+    """The recording, the Prometheus, or the incident."""
+    live = open_prometheus(settings, prometheus) if recording is None else None
+    recorded = open_recording(recording, settings) if live is None else None
+    is_incident = live is None and recording is None
+    if not manifests and not is_incident:
+        raise click.UsageError("-f is missing: it takes the ScaledObjects to decide for", click.get_current_context())
+    name = "the incident of 18 June 2025" if is_incident else recording or "a Prometheus"
+    return _Feed(live, recorded, name, manifests)
+
+
+def _services(feed: _Feed, settings: Settings) -> Services:
+    """The services to decide for; a Prometheus evaluates their present triggers, too."""
+    services = services_of(feed.manifests, settings, is_incident=not feed.manifests)
+    if feed.live is not None:
+        evaluate_triggers(feed.live, services)
+    return services
 
 
 def _against(path: str, settings: Settings, services: Services) -> FleetPolicy:
@@ -169,11 +185,45 @@ def _against(path: str, settings: Settings, services: Services) -> FleetPolicy:
     return FleetPolicy(other, found)
 
 
-def _as_json(plans: list[FleetPlan], asked: Mapping[ServiceKey, int]) -> Iterator[dict[str, Any]]:
-    """The decisions of A, with what B says and with what the present triggers asked for, where that is known."""
-    for key, decision in plans[0].decisions.items():
-        record = decision.as_json() if len(plans) == 1 else beside(decision, plans[1].decisions.get(key))
-        yield record | ({"asked": asked[key]} if key in asked else {})
+def _from_history_on(run: DryRun, policies: list[FleetPolicy], feed: _Feed, span: Range) -> Iterator[Snapshot]:
+    """The snapshots of the span. Before the first is decided on, the time before it is read, as a service that starts
+    then would read it; not before the first is there, so that a source that cannot be read says so at once."""
+    if span.steps > 1 and span.step_s > LONGEST_GAP_S:
+        warn(f"--step {span.step_s:g}s: a scaleDownWindow takes a moment every {LONGEST_GAP_S:g}s; nothing scales down")
+    snapshots = feed.source.snapshots(*span)
+    for first in snapshots:
+        run.begin(span.start_s, [_history(feed, policy.operator, span.start_s) for policy in policies])
+        yield first
+        yield from snapshots
+
+
+def _history(feed: _Feed, operator: OperatorPolicy, start_s: float) -> Memory:
+    """What is remembered at the start, as far as the source reaches back."""
+    earliest_s = feed.recorded.header.start_s if feed.recorded is not None else 0.0
+    wanted = spans(operator, start_s - operator.timing.tick_s, None, earliest_s)
+    learnt = learn(feed.source, plan, operator, Memory(), wanted, threading.Event())
+    for fault in learnt.faults:
+        warn(f"the time before --start, {fault}")
+    return learnt.memory
+
+
+def _play(run: DryRun, finding: Finding, snapshots: Iterable[Snapshot], json_path: str | None) -> None:
+    """Runs them all, and writes each moment's decisions as it comes."""
+    collector = QuietCollector()
+    with json_output(json_path) as file:
+        for snapshot in snapshots:
+            with collector.tick():
+                moment = run.at(snapshot)
+            finding.add(moment.plans[0])
+            if file is not None:
+                file.writelines(f"{json.dumps(each)}\n" for each in moment.as_json())
+
+
+def _shown(run: DryRun, names: list[str], most: int | None) -> RenderableType:
+    """What is printed: the tables of A, or of A beside B, then the baseline where there is one."""
+    a_and_b = run.comparison
+    shown = tables(run.replay) if a_and_b is None else against_tables(a_and_b, names[0], names[1], most)
+    return Group(shown, asked_table(run.asked, run.replay)) if run.asked.services else shown
 
 
 @dataclass(slots=True)
@@ -192,6 +242,13 @@ class Finding:
                 self.count += 1
                 who = f"{decision.key.namespace}/{decision.key.name}"
                 self.first = self.first or f"{', '.join(sorted(hit))} at {at(decision.time_s)} for {who}"
+
+    def say(self, of_whom: str) -> int:
+        """Tells what was found on standard error; returns the exit status."""
+        if self.first is None:
+            return 0
+        click.echo(f"--fail-on found {self.first}{of_whom}; {self.count} such decisions", err=True)
+        return FOUND
 
 
 def print_wide(shown: RenderableType) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from scaler.cli.faults import Unusable
-from scaler.cli.options import report_option, say_written
+from scaler.cli.options import json_output, report_option, say_written
 from scaler.cli.replay import print_wide
 from scaler.report.timelines import timelines_page
 from scaler.report.write import write_page
@@ -70,7 +69,7 @@ def simulate_command(
     jobs = [Job(scenario, policy, seed, attribution) for policy in policies for seed in range(1, seeds + 1)]
     runs = list(_shown((run for _, run in run_all(jobs, directory)), len(jobs), name))
     runs.sort(key=lambda run: (policies.index(run.policy), run.seed))
-    with contextlib.nullcontext() if json_path is None else click.open_file(json_path, "w", encoding="utf-8") as file:
+    with json_output(json_path) as file:
         if file is not None:
             file.writelines(f"{json.dumps(run.as_json(name))}\n" for run in runs)
     if json_path != "-":

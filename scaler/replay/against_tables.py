@@ -7,9 +7,10 @@ from rich.table import Table
 from rich.text import Text
 
 from scaler.replay.against import Answer, Comparison, Parting
+from scaler.replay.clock import Clock
 from scaler.replay.divergence import ServiceAccount
 from scaler.replay.summary import PoolAccount
-from scaler.replay.tables import NOTE, Clock, table, title
+from scaler.replay.tables import NOTE, table, title, warm_up_texts
 
 A_AND_B = "A is --config, B is --against; where one number stands, they agree. "
 
@@ -19,10 +20,11 @@ def against_tables(comparison: Comparison, name_a: str, name_b: str, most: int |
     replay = comparison.a
     if replay.start_s is None or replay.end_s is None:
         return Text("no snapshot in that time: nothing was replayed")
-    clock = Clock(replay.start_s, replay.end_s)
+    clock = replay.clock
     return Group(
         Text(title(replay), style="bold"),
         Text(f"A: {name_a}\nB: {name_b}"),
+        *map(Text, warm_up_texts([comparison.a, comparison.b])),
         _services(comparison, clock),
         _pools(comparison, clock),
         _partings(comparison, clock, most),

@@ -13,7 +13,7 @@ from rich.table import Table
 from scaler.decision import FleetPlan
 from scaler.policy import FleetPolicy, ServiceKey
 from scaler.replay.summary import Replay
-from scaler.replay.tables import SHOWN_MOMENTS, Clock, table
+from scaler.replay.tables import SHOWN_MOMENTS, table
 from scaler.snapshot import Snapshot
 
 
@@ -76,9 +76,7 @@ class Asked:
 
 def asked_table(asked: Asked, replay: Replay) -> Table:
     """The baseline as a table; moments as the other tables show them."""
-    assert replay.start_s is not None
-    assert replay.end_s is not None
-    clock = Clock(replay.start_s, replay.end_s)
+    clock = replay.clock
     made = table(
         "\nWhat the present triggers asked for",
         ("service", False),

@@ -46,10 +46,11 @@ class Side:
 
 
 class ServiceDrawing:
-    """One service: replicas, requests in flight as read and as they count, failures; and each side's answers."""
+    """One service: replicas that ran and that its present triggers asked for, requests in flight as read and as they
+    count, failures; and each side's answers."""
 
     def __init__(self, width: int, sides: int) -> None:
-        self.real = Changes()
+        self.real, self.asked = Changes(), Changes()
         self.inflight, self.own_inflight, self.failed_per_min = (Extremes(width) for _ in range(CURVES_A_SERVICE))
         self.sides = [Side() for _ in range(sides)]
 
@@ -58,7 +59,7 @@ class PoolDrawing:
     """One pool: its services' replicas together, free VRAM of each card and what counts of it, failures, vetoes."""
 
     def __init__(self, width: int, sides: int) -> None:
-        self.real = Changes()
+        self.real, self.asked = Changes(), Changes()
         self.granted = [Changes() for _ in range(sides)]
         self.free_gib, self.failed_per_min = Extremes(width), Extremes(width)
         self.low_gib = [Changes() for _ in range(sides)]
@@ -168,6 +169,7 @@ class Drawing:
             workload = service.workload(key)
             reading = snapshot.workloads.get(workload)
             drawing.real.add(self.at, reading.spec_replicas if reading else None)
+            drawing.asked.add(self.at, snapshot.asked.get(workload))
             inflight = own = failed = None
             if reading is not None and reading.queued is not None and reading.executing is not None:
                 inflight = reading.queued + reading.executing
@@ -186,7 +188,9 @@ class Drawing:
         cards = cards_by_pool(snapshot.cards, self._policies[0].operator)
         for name, drawing in self.pools.items():
             keys = list(self._policies[0].in_pool(name))
-            readings = [snapshot.workloads.get(self._policies[0].services[key].workload(key)) for key in keys]
+            workloads = [self._policies[0].services[key].workload(key) for key in keys]
+            readings = [snapshot.workloads.get(each) for each in workloads]
+            drawing.asked.add(self.at, _sum(snapshot.asked.get(each) for each in workloads))
             drawing.real.add(self.at, _sum(each.spec_replicas if each else None for each in readings))
             rates = [oom_candidates_per_s(each) for each in readings if each is not None]
             drawing.failed_per_min.add(self.at, 60 * sum(rates) if rates else None)

@@ -6,20 +6,20 @@ import math
 from collections.abc import Sequence
 
 from scaler.explain import at
-from scaler.quantity import format_bytes
 from scaler.replay.against import Comparison
-from scaler.replay.against_tables import answers, pair, what
+from scaler.replay.asked import Asked
+from scaler.replay.clock import Clock
 from scaler.replay.divergence import ServiceAccount
 from scaler.replay.drawing import Drawing, PoolDrawing, ServiceDrawing
+from scaler.replay.page_tables import asked_table, compared_tables, moments_tables, pool_table, services_table
 from scaler.replay.story import against, details, is_blind, verdict, withheld_of, worst_pool
-from scaler.replay.summary import PoolAccount, Replay, Veto
-from scaler.replay.tables import Clock, minutes
-from scaler.report.page import Band, Chart, Column, Curve, Figure, Page, Role, Row, Section, Table, Tellings
+from scaler.replay.summary import PoolAccount, Replay
+from scaler.replay.tables import warm_up_texts
+from scaler.report.page import Band, Chart, Curve, Figure, Page, Role, Row, Section, Tellings
 from scaler.report.thin import Changes, Extremes, Spans
 
 MOST_CARDS = 24  # drawn; more are a grey area, and those that came lowest matter
 MOST_OPEN = 3  # services that are open from the start
-MOST_ROWS = 200  # of a table of moments
 SIDES: tuple[Role, Role] = ("ours", "other")
 
 WHAT_IT_IS = (
@@ -30,11 +30,17 @@ WHAT_IT_IS = (
 
 
 def replay_page(
-    replay: Replay, drawing: Drawing, source: str, step_s: float, comparison: Comparison | None, names: Sequence[str]
+    replay: Replay,
+    drawing: Drawing,
+    source: str,
+    step_s: float,
+    comparison: Comparison | None,
+    names: Sequence[str],
+    asked: Asked | None = None,
 ) -> Page:
-    """The page of A's replay; with a comparison B is drawn beside it. `names` are those of the settings."""
-    start_s, end_s = replay.start_s or 0.0, replay.end_s or 0.0
-    clock = Clock(start_s, end_s)
+    """The page of A's replay; with a comparison B is drawn beside it. `names` are those of the settings, `asked` what
+    the present triggers asked for."""
+    start_s, end_s, clock = replay.start_s or 0.0, replay.end_s or 0.0, replay.clock
     accounts = sorted(replay.services.values(), key=_by_divergence)
     if comparison is not None:
         accounts.sort(key=lambda account: comparison.first_s.get(account.key, math.inf))
@@ -44,7 +50,7 @@ def replay_page(
     ]
     if comparison is not None:
         sections.append(_against_section(comparison, names, clock))
-    sections.append(_services_section(accounts))
+    sections.append(_services_section(accounts, asked or Asked(), clock))
     for number, account in enumerate(accounts):
         is_open = number < MOST_OPEN and bool(account.withheld or account.ahead)
         sections.append(_service_section(account, drawing.services[account.key], drawing.at, clock, is_open))
@@ -55,7 +61,7 @@ def replay_page(
         title=f"vram-scaler replay, {at(start_s)} to {at(end_s)}",
         subtitle=subtitle,
         verdict=verdict(replay) if comparison is None else [*verdict(replay), against(comparison)],
-        details=details(replay),
+        details=[*details(replay), *warm_up_texts([replay] if comparison is None else [replay, comparison.b])],
         figures=_figures(replay),
         sections=sections,
         notes=_notes(drawing),
@@ -110,6 +116,7 @@ def _pool_section(account: PoolAccount, drawing: PoolDrawing, last: int, clock: 
     curves = [_changes(0, "real replicas", "real", drawing.real)]
     for number, granted in enumerate(drawing.granted):
         curves.append(_changes(0, _sided("granted", number, drawing.granted), SIDES[number], granted))
+    curves += _asked(drawing)
     curves += [_extremes(1, f"card {key}", "card", each, is_quiet=True) for key, each in shown]
     curves.append(_extremes(1, "tightest card" if is_tightest else "what counts", "tightest", drawing.free_gib))
     low = drawing.low_gib
@@ -127,49 +134,19 @@ def _pool_section(account: PoolAccount, drawing: PoolDrawing, last: int, clock: 
         curves=curves,
         bands=_bands(drawing.vetoes, last),
     )
-    least = "not seen"
-    if account.least_free_bytes is not None:
-        least = f"{format_bytes(account.least_free_bytes)} at {clock.at(account.least_at_s)}"
-    facts = [
-        ("least free VRAM", least),
-        ("below the low watermark", f"{account.below_hours:.2f} h"),
-        ("vetoes", _vetoes(account.vetoes, clock)),
-        ("first failure", clock.at(account.first_failure_s)),
-        ("minutes from the first veto to it", minutes(account.warning_s)),
-        (
-            "requests failed",
-            f"{account.failed_requests:,.0f} of {account.requests:,.0f}" if account.flow_steps else "not seen",
-        ),
-        ("moments without a reading", str(account.blind_steps)),
-    ]
     text = f"{account.cards} cards"
     if len(cards) > len(shown):
         text += f"; drawn are the {MOST_CARDS} whose free VRAM came lowest"
-    table = Table(f"Pool {account.name}", (Column("what"), Column("figure")), facts)
-    return Section(f"pool-{account.name}", f"Pool {account.name}", text, (chart,), (table,))
+    tables = (pool_table(account, clock),)
+    return Section(f"pool-{account.name}", f"Pool {account.name}", text, (chart,), tables)
 
 
-def _services_section(accounts: Sequence[ServiceAccount]) -> Section:
-    columns = (
-        Column("service"),
-        *(Column(name, True) for name in ("max real", "max granted", "hours real", "hours granted")),
-        *(Column(name, True) for name in ("withheld", "ahead", "vetoed moments", "no answer")),
-    )
-    rows = [
-        (
-            "/".join(each.key),
-            *(str(each.real_max), str(each.granted_max), f"{each.real_hours:.1f}", f"{each.granted_hours:.1f}"),
-            *(str(len(each.withheld)), str(len(each.ahead)), str(each.vetoed_steps), str(each.unknown_steps)),
-        )
-        for each in accounts
-    ]
-    note = (
-        "Withheld: real scale-ups to more than was granted. Ahead: granted before the real autoscaler did the same. "
-        "Hours: replicas x time, over the moments with an answer."
-    )
-    table = Table("Replicas as they were and as they would have been granted", columns, rows, note)
+def _services_section(accounts: Sequence[ServiceAccount], asked: Asked, clock: Clock) -> Section:
+    tables = [services_table(accounts)]
+    if asked.services:
+        tables.append(asked_table(asked, clock))
     text = "Granted: told at that moment, given the real replicas. What our answers would have changed is not recorded."
-    return Section("services", "Services", text, (), (table,))
+    return Section("services", "Services", text, (), tables)
 
 
 def _service_section(
@@ -182,6 +159,7 @@ def _service_section(
         curves.append(_changes(0, _sided("granted", number, granted), SIDES[number], side.granted))
     curves += [
         _changes(0, _sided("demand", 0, granted), "demand", drawing.sides[0].demand),
+        *_asked(drawing),
         _extremes(1, "in flight as read", "real", drawing.inflight),
         _extremes(1, "own in flight, corrected", "ours", drawing.own_inflight),
         _extremes(2, "failed requests", "failures", drawing.failed_per_min),
@@ -197,72 +175,12 @@ def _service_section(
         f"{len(account.withheld)} scale-ups withheld, {len(account.ahead)} ahead; replica-hours "
         f"{account.real_hours:.1f} real, {account.granted_hours:.1f} granted"
     )
-    tables = _moments(account, clock)
+    tables = moments_tables(account, clock)
     return Section(f"service-{account.key.namespace}-{account.key.name}", name, text, (chart,), tables, is_open)
 
 
-def _moments(account: ServiceAccount, clock: Clock) -> list[Table]:
-    found = []
-    if account.withheld:
-        rows = [
-            (
-                clock.at(each.time_s),
-                f"{each.before}→{each.after}",
-                str(each.granted),
-                str(each.reason),
-                _free(each.free_bytes),
-            )
-            for each in account.withheld[:MOST_ROWS]
-        ]
-        names = ("moment", "real scale-up", "granted", "reason", "free VRAM then")
-        found.append(Table("Withheld", [Column(each) for each in names], rows, _cut(len(account.withheld))))
-    if account.ahead:
-        rows = [
-            (
-                clock.at(each.time_s),
-                f"{each.before}→{each.after}",
-                minutes(each.earlier_s) if each.outcome == "followed" else "never",
-                {
-                    "followed": f"followed {clock.at(each.until_s)}",
-                    "withdrawn": f"withdrawn {clock.at(each.until_s)}",
-                }.get(each.outcome, "granted to the end"),
-                _free(each.free_bytes),
-            )
-            for each in account.ahead[:MOST_ROWS]
-        ]
-        names = ("moment", "granted", "minutes earlier", "then", "free VRAM then")
-        found.append(Table("Ahead", [Column(each) for each in names], rows, _cut(len(account.ahead))))
-    return found
-
-
 def _against_section(comparison: Comparison, names: Sequence[str], clock: Clock) -> Section:
-    rows = []
-    for key, a in comparison.a.services.items():
-        b = comparison.b.services.get(key, ServiceAccount(key))
-        steps = comparison.differ_steps.get(key, 0)
-        rows.append(
-            (
-                "/".join(key),
-                pair(f"{a.granted_hours:.1f}", f"{b.granted_hours:.1f}"),
-                pair(a.granted_max, b.granted_max),
-                pair(a.vetoed_steps, b.vetoed_steps),
-                pair(len(a.withheld), len(b.withheld)),
-                pair(len(a.ahead), len(b.ahead)),
-                f"{steps}, from {clock.at(comparison.first_s[key])}" if steps else "none",
-            )
-        )
-    columns = [Column("service")] + [
-        Column(name)
-        for name in ("hours granted", "max granted", "vetoed moments", "withheld", "ahead", "moments that differ")
-    ]
-    partings = [(clock.at(each.time_s), what(each), *answers(each)) for each in comparison.partings[:MOST_ROWS]]
-    moments = [Column(name) for name in ("moment", "what", "A", "B")]
-    left_out = len(comparison.partings) + comparison.partings_left_out
-    tables = (
-        Table("A | B; one number where they agree", columns, rows),
-        Table("Where they part", moments, partings, _cut(left_out) if partings else "Nowhere."),
-    )
-    return Section("against", "A and B", f"A: {names[0]}; B: {names[1]}", (), tables)
+    return Section("against", "A and B", f"A: {names[0]}; B: {names[1]}", (), compared_tables(comparison, clock))
 
 
 def _tellings(
@@ -288,6 +206,12 @@ def _tellings(
     return Tellings("/".join(account.key), by_settings, begin, sum(side.told.left_out for side in sides))
 
 
+def _asked(drawing: PoolDrawing | ServiceDrawing) -> list[Curve]:
+    """What the present triggers asked for, where that is ever known; drawn over what it may coincide with."""
+    is_known = any(each is not None for each in drawing.asked.points.values)
+    return [_changes(0, "asked by the present triggers", "asked", drawing.asked)] if is_known else []
+
+
 def _changes(row: int, name: str, role: Role, curve: Changes) -> Curve:
     return Curve(row, name, role, curve.points.at, curve.points.values, is_step=True)
 
@@ -307,19 +231,3 @@ def _sided(name: str, number: int, sides: Sequence[object]) -> str:
 
 def _by_divergence(account: ServiceAccount) -> tuple[float, ...]:
     return -(len(account.withheld) + len(account.ahead)), -abs(account.real_hours - account.granted_hours)
-
-
-def _vetoes(vetoes: Sequence[Veto], clock: Clock) -> str:
-    lines = [
-        f"{clock.at(each.start_s)} to {'the end' if each.end_s is None else clock.at(each.end_s)}"
-        for each in vetoes[:MOST_ROWS]
-    ]
-    return "\n".join(lines) or "none"
-
-
-def _free(free_bytes: float | None) -> str:
-    return "unknown" if free_bytes is None else format_bytes(free_bytes)
-
-
-def _cut(count: int) -> str:
-    return f"The first {MOST_ROWS} of {count}." if count > MOST_ROWS else ""

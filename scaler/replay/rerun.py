@@ -10,7 +10,8 @@ from scaler.snapshot import Snapshot
 
 
 class Rerun:
-    """One policy over recorded time, starting with no memory. `memory` is what is remembered after the last moment.
+    """One policy over recorded time. `memory` is what is remembered after the last moment: before the first nothing,
+    or what was learnt from the time before.
 
     The replicas are the recorded ones: what another autoscaler did, not what our answers would have made of them.
     """

@@ -9,9 +9,10 @@ from scaler.decision import Reason
 from scaler.policy import ServiceKey
 from scaler.quantity import format_bytes
 from scaler.replay.against import Comparison
+from scaler.replay.clock import Clock
 from scaler.replay.divergence import Ahead, Withheld
 from scaler.replay.summary import PoolAccount, Replay
-from scaler.replay.tables import Clock, minutes
+from scaler.replay.tables import minutes
 
 NAMED = 5
 LEAST_GROWTH = 0.1  # of the traffic after a veto: less is an ordinary day
@@ -31,13 +32,13 @@ def against(comparison: Comparison) -> str:
     if not comparison.first_s:
         return f"B grants the same at every moment ({withheld} withheld)."
     key = min(comparison.first_s, key=lambda each: comparison.first_s[each])
-    at = _clock(comparison.a).at(comparison.first_s[key])
+    at = comparison.a.clock.at(comparison.first_s[key])
     return f"B would have withheld {withheld}, and grants something else first at {at} ({key.name})."
 
 
 def details(replay: Replay) -> list[str]:
     """The same with its seconds and sums, pool by pool."""
-    clock = _clock(replay)
+    clock = replay.clock
     texts = []
     for pool in replay.pools.values():
         texts += _pool_details(pool, clock, len(replay.pools) > 1)
@@ -185,10 +186,6 @@ def _pool_details(pool: PoolAccount, clock: Clock, is_named: bool) -> list[str]:
             f"failed ({percent(share, 1)}), the first at {clock.at(pool.first_failure_s)}."
         )
     return texts
-
-
-def _clock(replay: Replay) -> Clock:
-    return Clock(replay.start_s or 0.0, replay.end_s or 0.0)
 
 
 def percent(ratio: float, digits: int = 0) -> str:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from scaler.decision import Decision, FleetPlan, PoolState
 from scaler.policy import ServiceKey
+from scaler.replay.clock import Clock
 from scaler.replay.divergence import ServiceAccount
 from scaler.replay.flow import NO_FLOWS, Flow
 from scaler.snapshot import Problem
@@ -150,9 +151,18 @@ class ProblemAccount:
     steps: int = 0
 
 
+class WarmUp(NamedTuple):
+    """Readings begin at `known_s`; the longest scaleDownWindow is over at `until_s`, and before that nothing is scaled
+    down."""
+
+    known_s: float
+    until_s: float
+
+
 @dataclass(slots=True)
 class Replay:
-    """The accounts of all services, pools and problems, and the first `max_changes` changes (None: all of them)."""
+    """The accounts of all services, pools and problems, and the first `max_changes` changes (None: all of them);
+    `warm_up`, where the time before the start is not known for long enough."""
 
     max_changes: int | None
     services: dict[ServiceKey, ServiceAccount] = field(default_factory=dict)
@@ -163,6 +173,12 @@ class Replay:
     steps: int = 0
     start_s: float | None = None
     end_s: float | None = None
+    warm_up: WarmUp | None = None
+
+    @property
+    def clock(self) -> Clock:
+        """How its moments are written."""
+        return Clock(self.start_s or 0.0, self.end_s or 0.0)
 
     def add(self, plan: FleetPlan, flows: Mapping[str, Flow] = NO_FLOWS) -> None:
         """One more plan, and what flowed through each pool's services then; plans come in the order of time."""

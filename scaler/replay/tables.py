@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -12,6 +11,7 @@ from rich.text import Text
 from scaler.decision import Verdict
 from scaler.explain import at
 from scaler.quantity import format_bytes
+from scaler.replay.clock import Clock
 from scaler.replay.divergence import Ahead, ServiceAccount, Withheld
 from scaler.replay.summary import Change, PoolAccount, ProblemAccount, Replay, Veto
 from scaler.snapshot import Problem
@@ -29,9 +29,10 @@ def tables(replay: Replay) -> RenderableType:
     """The whole report. Times are UTC; the days are in the title, and beside each time only where that is ambiguous."""
     if replay.start_s is None or replay.end_s is None:
         return Text("no snapshot in that time: nothing was replayed")
-    clock = Clock(replay.start_s, replay.end_s)
+    clock = replay.clock
     return Group(
         Text(title(replay), style="bold"),
+        *map(Text, warm_up_texts([replay])),
         _services(list(replay.services.values()), clock),
         _scale_ups(list(replay.services.values()), clock),
         _pools(list(replay.pools.values()), clock),
@@ -48,14 +49,17 @@ def title(replay: Replay) -> str:
     return f"{at(replay.start_s)} to {at(replay.end_s)}, {replay.steps} steps"
 
 
-class Clock:
-    """Moments as UTC, with the day where a time of day stands for several of them."""
-
-    def __init__(self, start_s: float, end_s: float) -> None:
-        self._format = "%H:%M:%S" if end_s - start_s < 86400 else "%m-%d %H:%M:%S"
-
-    def at(self, time_s: float | None) -> str:
-        return "-" if time_s is None else datetime.fromtimestamp(time_s, UTC).strftime(self._format)
+def warm_up_texts(sides: Sequence[Replay]) -> list[str]:
+    """That the start knows too little to scale anything down, and until when: a line where it is so under any of the
+    settings."""
+    found = [side.warm_up for side in sides if side.warm_up is not None]
+    if not found:
+        return []
+    longest, clock = max(found, key=lambda each: each.until_s), sides[0].clock
+    return [
+        f"Warming up until {clock.at(longest.until_s)}: nothing is known of before {clock.at(longest.known_s)}, so no "
+        "scaleDownWindow is over\nand nothing is scaled down. Vetoes and scale-ups count from the start."
+    ]
 
 
 def table(title: str, *columns: tuple[str, bool]) -> Table:

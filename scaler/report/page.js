@@ -28,6 +28,7 @@
       font: getComputedStyle(document.body).fontFamily,
       roles: {
         real: { color: real, width: 3 },
+        asked: { color: real, width: 1.5, dash: "6px,3px" },
         ours: { color: ours, width: 2 },
         other: { color: ours, width: 2, dash: "dash" },
         demand: { color: ours, width: 1.5, dash: "dot" },

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 # What a curve is; page.js gives each role its colour and stroke. There are two hues: what happened, and what is ours.
-Role = Literal["real", "ours", "other", "demand", "card", "tightest", "watermark", "failures", "plain"]
+Role = Literal["real", "asked", "ours", "other", "demand", "card", "tightest", "watermark", "failures", "plain"]
 
 
 class Row(NamedTuple):

@@ -48,13 +48,17 @@ def write_page(path: Path, page: Page) -> int:
 
     Raises:
         PlotlyMissing: if the extra is not installed.
-        OSError: if the file cannot be written.
+        OSError: if the file cannot be written, with its name.
     """
     text = render(page)
     partial = path.with_name(f"{path.name}.partial")
     try:
         partial.write_text(text, encoding="utf-8")
         partial.replace(path)
+    except OSError as error:
+        error.filename = str(path)  # of a full disk the system names no file, and the other one is gone
+        partial.unlink(missing_ok=True)
+        raise
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
