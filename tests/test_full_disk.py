@@ -29,8 +29,12 @@ def test_the_lines_of_json() -> None:
 @pytest.mark.parametrize("arguments", [(), ("--json", "-")], ids=["tables", "json"])
 def test_standard_output(arguments: tuple[str, ...]) -> None:
     command = [sys.executable, "-c", "from scaler.cli import main; main()", "replay", *MOMENT, *arguments]
+    # Buffered, as at users: what does not fit is noticed at the end.
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     with FULL.open("w") as full:
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+        done = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, env=buffered, text=True, timeout=60, check=False
+        )
     assert (done.returncode, done.stderr) == (2, "standard output: No space left on device\n")
 
 

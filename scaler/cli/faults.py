@@ -39,7 +39,10 @@ class OneLineGroup(click.Group):
             sys.exit(INTERRUPTED)
         except OSError as error:
             # Files are named by what writes them (`json_output`, `write_page`): what is left is standard output.
-            name = error.filename or ("standard output" if error.errno in _DISK_FAULTS else None)
+            name = error.filename
+            if name is None and error.errno in _DISK_FAULTS:
+                name = "standard output"
+                _give_up_output()
             _end(f"{name}: {error.strerror}" if name else str(error))
         sys.exit(status if isinstance(status, int) else 0)
 
@@ -48,8 +51,7 @@ class OneLineGroup(click.Group):
             result = super().invoke(ctx)
             sys.stdout.flush()
         except BrokenPipeError:
-            # Python flushes once more at its end, and would complain then.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _give_up_output()
             ctx.exit(NO_READER)
         return result
 
@@ -57,6 +59,11 @@ class OneLineGroup(click.Group):
 def warn(text: str) -> None:
     """One line on standard error that changes nothing about the outcome."""
     click.echo(f"warning: {_flat(text)}", err=True)
+
+
+def _give_up_output() -> None:
+    """Python flushes once more at its end, and would complain then."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _refusals() -> tuple[type[Exception], ...]:
