@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from click.testing import CliRunner
 
 from scaler.cli.commands import cli
-from scaler.report.timelines import timelines_page
+from scaler.simulate.timelines import timelines_page
 from tests.test_simulate_cli import SMALL
 
 if TYPE_CHECKING:

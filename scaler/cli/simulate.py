@@ -14,13 +14,13 @@ from rich.progress import Progress
 from scaler.cli.faults import Unusable
 from scaler.cli.options import json_output, report_option, say_written
 from scaler.cli.replay import print_wide
-from scaler.report.timelines import timelines_page
 from scaler.report.write import write_page
 from scaler.simulate.curves import TraceMissing
 from scaler.simulate.policies import POLICIES
 from scaler.simulate.runs import Job, Run, run_all, summaries
 from scaler.simulate.scenario import Attribution, bundled_names, load_scenario
 from scaler.simulate.tables import table
+from scaler.simulate.timelines import timelines_page
 
 SEEDS = 5
 ATTRIBUTIONS = get_args(Attribution)

@@ -11,6 +11,7 @@ import math
 import random
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Literal, NamedTuple
 
 from scaler.policy import Timing
@@ -187,14 +188,16 @@ class MetricPath:
 
     def _workload(self, at_s: float, replicas: Replicas, readers: list[Pod], exporter_busy: float) -> WorkloadReading:
         age_s = at_s - self._replicas_at_s if self._replicas_at_s is not None else None
+        reading = partial(
+            WorkloadReading,
+            spec_replicas=replicas.spec,
+            ready_replicas=replicas.ready,
+            status_replicas=replicas.exists,
+            replicas_age_s=age_s,
+            revision_created_s=replicas.revision_created_s,
+        )
         if not readers:
-            return WorkloadReading(
-                spec_replicas=replicas.spec,
-                ready_replicas=replicas.ready,
-                status_replicas=replicas.exists,
-                replicas_age_s=age_s,
-                revision_created_s=replicas.revision_created_s,
-            )
+            return reading()
         is_vllm = readers[0].service.server == "vllm"
         servers = [pod.scrapes for pod in readers]
         stable = rates(servers, at_s - self._timing.stable_window_s, is_vllm)
@@ -202,12 +205,7 @@ class MetricPath:
         busy, source = self._busy(at_s, readers, stable, exporter_busy, is_vllm)
         duration = stable.duration_s / stable.success if stable.success and stable.duration_s is not None else None
         fixed = readers[0].service.arena
-        return WorkloadReading(
-            spec_replicas=replicas.spec,
-            ready_replicas=replicas.ready,
-            status_replicas=replicas.exists,
-            replicas_age_s=age_s,
-            revision_created_s=replicas.revision_created_s,
+        return reading(
             scraped_pods=len(readers),
             signals_age_s=at_s - min([server.samples[-1].time_s for server in servers]),
             queued=stable.waiting,

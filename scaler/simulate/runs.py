@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import parent_process
 from pathlib import Path
@@ -111,12 +111,17 @@ def summaries(runs: Sequence[Run], policies: Sequence[str]) -> list[Summary]:
     """In the order of the policies."""
     found = []
     for policy in policies:
-        of_policy = [run.scores for run in runs if run.policy == policy]
-        medians: dict[str, float | None] = {}
-        worst: dict[str, float | None] = {}
-        for name in SCORE_NAMES:
-            values = [float(value) for scores in of_policy if (value := getattr(scores, name)) is not None]
-            medians[name] = median(values) if values else None
-            worst[name] = (min if name in MORE_IS_BETTER else max)(values) if values else None
-        found.append(Summary(policy, medians, worst))
+        scores = [{name: getattr(run.scores, name) for name in SCORE_NAMES} for run in runs if run.policy == policy]
+        found.append(Summary(policy, *over_seeds(scores)))
     return found
+
+
+def over_seeds(scores: Sequence[Mapping[str, float | None]]) -> tuple[dict[str, float | None], dict[str, float | None]]:
+    """The median and the worst of each score over a policy's seeds, one mapping a seed; None where no run has it."""
+    medians: dict[str, float | None] = {}
+    worst: dict[str, float | None] = {}
+    for name in scores[0]:
+        values = [float(value) for each in scores if (value := each[name]) is not None]
+        medians[name] = median(values) if values else None
+        worst[name] = (min if name in MORE_IS_BETTER else max)(values) if values else None
+    return medians, worst

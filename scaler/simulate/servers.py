@@ -69,10 +69,8 @@ def rates(servers: Iterable[Scrapes], after_s: float, is_vllm: bool) -> Rates:
         window = [sample for sample in server.samples if sample.time_s > after_s]
         if not window:
             continue
-        waits = [sample.waiting for sample in window]
-        waiting += sum(waits) / len(window)
-        if is_vllm:
-            executing += sum([sample.running for sample in window]) / len(window)
+        waits, executes = _gauges(window, is_vllm)
+        waiting, executing = waiting + waits, executing + (executes or 0.0)
         if len(window) < 2:
             continue
         rated += 1
@@ -88,9 +86,8 @@ def rates(servers: Iterable[Scrapes], after_s: float, is_vllm: bool) -> Rates:
             inflight = [sample.waiting + sample.running for sample in window]
             growth += _slope([sample.time_s for sample in window], inflight)
         else:
-            executing += (new.compute_s - old.compute_s) / span_s
             gpu_wall += server.cards * min(1.0, (new.gpu_wall_s - old.gpu_wall_s) / span_s)
-            growth += _slope([sample.time_s for sample in window], waits)
+            growth += _slope([sample.time_s for sample in window], [sample.waiting for sample in window])
     if not rated:
         return Rates(waiting, executing if is_vllm else None, None, None, None, None, None, None)
     return Rates(waiting, executing, growth, success, failure, oom, duration, gpu_wall)
@@ -99,19 +96,26 @@ def rates(servers: Iterable[Scrapes], after_s: float, is_vllm: bool) -> Rates:
 def gauges(servers: Iterable[Scrapes], after_s: float, is_vllm: bool) -> tuple[float, float | None]:
     """Waiting and executing alone, as `rates` has them."""
     waiting = executing = 0.0
-    rated = False
+    is_known = is_vllm
     for server in servers:
         window = [sample for sample in server.samples if sample.time_s > after_s]
         if not window:
             continue
-        waiting += sum([sample.waiting for sample in window]) / len(window)
-        if is_vllm:
-            executing += sum([sample.running for sample in window]) / len(window)
-        elif len(window) >= 2:
-            rated = True
-            first, last = window[0], window[-1]
-            executing += (last.counters.compute_s - first.counters.compute_s) / (last.time_s - first.time_s)
-    return waiting, executing if is_vllm or rated else None
+        waits, executes = _gauges(window, is_vllm)
+        waiting, executing = waiting + waits, executing + (executes or 0.0)
+        is_known = is_known or executes is not None
+    return waiting, executing if is_known else None
+
+
+def _gauges(window: list[Scrape], is_vllm: bool) -> tuple[float, float | None]:
+    """Mean requests waiting and executing over one server's samples; Triton's execution is a rate, so it takes two."""
+    waiting = sum([sample.waiting for sample in window]) / len(window)
+    if is_vllm:
+        return waiting, sum([sample.running for sample in window]) / len(window)
+    if len(window) < 2:
+        return waiting, None
+    first, last = window[0], window[-1]
+    return waiting, (last.counters.compute_s - first.counters.compute_s) / (last.time_s - first.time_s)
 
 
 def _slope(times_s: list[float], values: list[float]) -> float:

@@ -7,10 +7,10 @@ minute with `at_s`, per service `replicas`, `ready`, `needed` and `failed_ratio`
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from statistics import median
 from typing import Any
 
 from scaler.report.page import Chart, Column, Curve, Page, Role, Row, Section, Table
+from scaler.simulate.runs import over_seeds
 
 Run = Mapping[str, Any]
 Minute = Mapping[str, Any]
@@ -33,17 +33,16 @@ SHORT = (
     ("worst_free_mib", "worst free VRAM, MiB"),
     ("below_low_s", "below the low watermark, s"),
 )
-MORE_IS_BETTER = frozenset({"worst_free_mib"})
 
 
 def timelines_page(scenario: str, about: str, runs: Sequence[Run]) -> Page:
     """The page of a scenario's runs; the curves are those of each policy's first seed, the table has all seeds."""
     policies = list(dict.fromkeys(str(run["policy"]) for run in runs))
     first = {policy: next(run for run in runs if run["policy"] == policy) for policy in policies}
-    medians = {policy: _over_seeds(runs, policy, median) for policy in policies}
-    worst = {policy: _over_seeds(runs, policy, max) for policy in policies}
-    for policy, least in ((policy, _over_seeds(runs, policy, min)) for policy in policies):
-        worst[policy] |= {name: least[name] for name in MORE_IS_BETTER & least.keys()}
+    medians, worst = dict[str, Scores](), dict[str, Scores]()
+    for policy in policies:
+        scores = [run["scores"] for run in runs if run["policy"] == policy]
+        medians[policy], worst[policy] = over_seeds(scores)
     seeds = len({run["seed"] for run in runs})
     minutes = max((len(run["timeline"]) for run in first.values()), default=0)
     together = [curve for policy in policies for curve in _curves(first[policy], ROLES.get(policy, "plain"), policy)]
@@ -93,17 +92,6 @@ def _curves(run: Run, role: Role, name: str) -> list[Curve]:
 def _curve(row: int, name: str, role: Role, run: Run, value: Callable[[Minute], float], is_step: bool) -> Curve:
     values = [value(minute) for minute in run["timeline"]]
     return Curve(row, name, role, range(len(values)), values, is_step)
-
-
-def _over_seeds(
-    runs: Sequence[Run], policy: str, combined: Callable[[Sequence[float]], float]
-) -> dict[str, float | None]:
-    scores = [run["scores"] for run in runs if run["policy"] == policy]
-    found: dict[str, float | None] = {}
-    for name in scores[0]:
-        values = [each[name] for each in scores if each[name] is not None]
-        found[name] = combined(values) if values else None
-    return found
 
 
 def _scores(medians: Mapping[str, Scores], worst: Mapping[str, Scores], seeds: int) -> Table:
