@@ -106,10 +106,6 @@ class Footprints:
             on_card[workload] = found
         return found
 
-    def cards(self, workload: WorkloadKey) -> int:
-        """On how many cards a replica sits, as far as it has been seen; else one."""
-        return self.memories.get(workload, NOTHING).footprints.cards
-
     def expected(self, workload: WorkloadKey, card: CardClass) -> Footprint:
         """What is held against others for a replica that starts or may grow. A declaration that no empty card could
         hold binds only the service that made it."""

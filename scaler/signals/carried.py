@@ -59,11 +59,6 @@ class Flows(NamedTuple):
             (*self.replicas[gone:], flow.replicas),
         )
 
-    @property
-    def newest(self) -> Flow:
-        """The last of them; raises IndexError without any."""
-        return Flow(self.times_s[-1], self.fresh_per_s[-1], self.replicas[-1])
-
 
 NO_FLOWS = Flows()
 
