@@ -77,10 +77,14 @@ class Alike:
 
     def with_more(self, held_bytes: float, units: int) -> float:
         """What the largest would take together with so many more of that size."""
+        if units == 1:
+            if len(self.taken) < self.slots:
+                return self.taken_bytes + held_bytes
+            return self.taken_bytes + max(0.0, held_bytes - self.taken[0])
         free = min(units, self.slots - len(self.taken))
         more = free * held_bytes
         if units > free and self.taken:
-            smallest = self.taken[:1] if units - free == 1 else heapq.nsmallest(units - free, self.taken)
+            smallest = heapq.nsmallest(units - free, self.taken)
             more += sum(held_bytes - each for each in smallest if each < held_bytes)
         return self.taken_bytes + more
 
