@@ -175,17 +175,22 @@ class Footprints:
             card, kind, free = seen.reading, seen.kind, seen.free_bytes
             if free is None or not card.total_bytes or card.held or not card.pods:
                 continue
-            left, unknown, pods_unknown = card.total_bytes - free, [], 0
-            is_alone = len(card.pods) == 1
-            for workload, pods in card.pods.items():
-                if is_alone or (footprint := self.of(workload, kind)).source in ("default", "vramPerReplica"):
-                    unknown.append(workload)
-                    pods_unknown += pods
-                else:
-                    left -= footprint.held_bytes * pods
+            left, unknown = card.total_bytes - free, card.pods
+            if len(card.pods) > 1:
+                unknown = {}
+                for workload, pods in card.pods.items():
+                    footprint = self.of(workload, kind)
+                    if footprint.source in ("default", "vramPerReplica"):
+                        unknown[workload] = pods
+                    else:
+                        left -= footprint.held_bytes * pods
+            pods_unknown = sum(unknown.values())
+            if not pods_unknown:
+                continue
+            on_card, each_bytes = proven.setdefault(kind, {}), left / pods_unknown
             for workload in unknown:
-                on_card = proven.setdefault(kind, {})
-                on_card[workload] = max(left / pods_unknown, on_card.get(workload, 0.0))
+                if each_bytes > on_card.get(workload, 0.0):
+                    on_card[workload] = each_bytes
         self.proven = proven
         for kind, on_card in proven.items():
             found = self._found.get(kind, {})

@@ -117,8 +117,11 @@ class Worst:
             slots += room.open_slots
             if room.slots > 0:
                 key = (room.card, room.is_watched, room.slots)
-                place = alike.setdefault(key, Alike(room.room_bytes, room.slots))
-                place.room_bytes = min(place.room_bytes, room.room_bytes)
+                place = alike.get(key)
+                if place is None:
+                    alike[key] = Alike(room.room_bytes, room.slots)
+                elif room.room_bytes < place.room_bytes:
+                    place.room_bytes = room.room_bytes
         return cls(alike, slots, pending)
 
     def fits(self, need: Need, replicas: int = 1) -> bool:

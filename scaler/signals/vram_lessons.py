@@ -85,7 +85,7 @@ def _from_used(card: CardReading, free: float, before: CardReading | None) -> di
     """What a pod takes, by the card's used memory: where one Deployment alone sits, or by how much it rose since the
     last lesson when exactly one pod has come."""
     if card.total_bytes is not None and len(card.pods) == 1:
-        return {workload: (card.total_bytes - free) / pods for workload, pods in card.pods.items()}
+        return {workload: (card.total_bytes - free) / pods for workload, pods in card.pods.items() if pods}
     if before is None or before.free_bytes is None:
         return {}
     came = {w: pods - before.pods.get(w, 0) for w, pods in card.pods.items() if pods != before.pods.get(w, 0)}
