@@ -149,3 +149,14 @@ def test_who_sits_on_a_leaking_card_and_cannot_be_seen_clears_it() -> None:
         for tick in range(57)
     ]
     assert not run(history, policy(OPERATOR, a={}))[0][-1].problems
+
+
+def test_a_suspect_is_looked_at_once_a_minute() -> None:
+    """The trend has a point a minute. VRAM falls by 0.1 GiB a minute for 14 of them; from then on 8 GiB are free."""
+    ticks = range(61)  # the last of them 15 minutes after the first
+    free = [7.4 - 0.025 * tick if tick <= 56 else 8.0 for tick in ticks]
+    history = [
+        snapshot(START_S + TICK_S * tick, {"a": asking(1, 1)}, card(free[tick], pods={"a": 1})) for tick in ticks
+    ]
+    suspected = [bool(plan.problems) for plan in run(history, policy(OPERATOR, a={}))[0]]
+    assert suspected[52:] == [True] * 8 + [False]  # from minute 13, with ten minutes and more of trend, to 14:45

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from operator import attrgetter
 from statistics import fmean
 
-from scaler.planning.cards import PoolCard
+from scaler.planning.cards import PoolCard, PoolCards
 from scaler.planning.forecast import TREND_S, soonest
 from scaler.planning.memory import NOTHING, Memory
 from scaler.planning.supply import STARTING_S
@@ -22,9 +22,18 @@ MORE_RATIO = 1.1
 _TIME_S = attrgetter("time_s")
 
 
-def leaks(cards: Sequence[PoolCard], memory: Memory) -> Iterator[Problem]:
+def leaks(cards: PoolCards, memory: Memory, before: Memory) -> tuple[Problem, ...]:
     """A problem for each card whose free VRAM falls steadily under the same pods, while none of their services gets
-    more requests. A service that cannot be seen clears the card."""
+    more requests. A service that cannot be seen clears the card.
+
+    Looked for when the trends have a new point, once a minute; until then what was found stands.
+    """
+    if memory.trends is before.trends:
+        return before.leaks
+    return tuple(problem for own_cards in cards.values() for problem in _leaks(own_cards, memory))
+
+
+def _leaks(cards: Sequence[PoolCard], memory: Memory) -> Iterator[Problem]:
     time_s = memory.time_s or 0.0
     falling = soonest(time_s, cards, memory.trends, LEAK_S)
     pods_of = {card.key: card.reading.pods for card in cards} if falling else {}

@@ -19,7 +19,7 @@ from scaler.signals.derive import OOM_EVIDENCE_S, Derivation, Moment, derive, le
 from scaler.signals.footprint import Footprints
 from scaler.signals.retries import oom_candidates_per_s
 from scaler.signals.vram_lessons import Marked, vram_lessons
-from scaler.snapshot import CardKey, Snapshot, WorkloadKey
+from scaler.snapshot import CardKey, Problem, Snapshot, WorkloadKey
 
 NO_LESSONS = Carried()
 NO_FOOTPRINTS = Footprints()
@@ -47,6 +47,7 @@ class Memory:
     Attributes:
         oom_seen_s: when each workload's attempts last failed for lack of VRAM, within OOM_EVIDENCE_S.
         marked: the cards at the last moment that taught. trends: free VRAM per card, a point a minute.
+        leaks: the cards that were suspected of a leak at the newest of these points.
         promises: what services may have been told within PROMISE_S. They alone depend on which
             ScaledObjects were asked about, and on nothing older than that.
     """
@@ -58,6 +59,7 @@ class Memory:
     marked: Marked | None = None
     trends: Mapping[CardKey, Points] = field(default_factory=dict)
     promises: Promises = field(default_factory=dict)
+    leaks: tuple[Problem, ...] = ()
 
 
 def moments_window_s(operator: OperatorPolicy) -> float:

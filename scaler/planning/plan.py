@@ -35,7 +35,8 @@ def plan(snapshot: Snapshot, policy: FleetPolicy, memory: Memory) -> tuple[Fleet
 
     # What was seen, corrected: neighbours and retries taken out (signals/), kept for as long as it matters.
     cards, sits_on = cards_by_pool(snapshot.cards, operator), hosts(snapshot.cards)
-    memory, derived = remember(snapshot, operator, memory, cards, sits_on)
+    before = memory
+    memory, derived = remember(snapshot, operator, before, cards, sits_on)
 
     # What the cards allow at all: each pool's watermark, and what else bars it from scaling up.
     seen_pools: dict[str, SeenPool] = {}
@@ -73,10 +74,10 @@ def plan(snapshot: Snapshot, policy: FleetPolicy, memory: Memory) -> tuple[Fleet
             service = policy.services[key]
             decisions[key] = _safely(key, service, time_s, answer, final, allotments.get(key), policy.is_settled)
             told[key] = promise(final, decisions[key], allotments.get(key))
-        problems += leaks(own_cards, memory)
-    memory = replace(memory, promises=with_new(memory.promises, told))
+    suspects = leaks(cards, memory, before)
+    memory = replace(memory, promises=with_new(memory.promises, told), leaks=suspects)
     in_order = {key: decisions[key] for key in policy.services}
-    return FleetPlan(time_s, in_order, pools, tuple(problems)), memory
+    return FleetPlan(time_s, in_order, pools, (*problems, *suspects)), memory
 
 
 def _safely(
