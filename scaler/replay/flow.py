@@ -41,11 +41,12 @@ def flows(snapshot: Snapshot, workloads: Mapping[str, Sequence[WorkloadKey]]) ->
             reading = snapshot.workloads.get(key)
             if reading is None or reading.success_per_s is None:
                 continue
-            served, failed = max(0.0, reading.success_per_s), max(0.0, reading.failure_per_s or 0.0)
-            all_per_s = all_per_s + served + failed
+            is_seen, served = True, max(0.0, reading.success_per_s)
+            all_per_s += served
             served_per_s += served
-            failed_per_s += oom_candidates_per_s(reading)
-            is_seen = True
+            if reading.failure_per_s:
+                all_per_s += max(0.0, reading.failure_per_s)
+                failed_per_s += oom_candidates_per_s(reading)
         if is_seen:
             found[pool] = Flow(all_per_s, served_per_s, failed_per_s)
     return found
