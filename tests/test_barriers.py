@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from scaler.decision import Decision, FleetPlan
+from scaler.planning.cards import pool_card
 from scaler.planning.forecast import falls_per_s, noted, soonest
 from scaler.policy import OperatorPolicy
 from scaler.quantity import GIB
@@ -200,11 +201,10 @@ def test_a_point_a_minute_that_cannot_be_seen_is_no_point() -> None:
 
 
 def test_the_soonest_is_first() -> None:
-    cards = [(CardKey("GPU-0"), card(3.0)), (CardKey("GPU-1"), card(2.0))]
-    trends = {
-        name: minutes(*(each.free_bytes / GIB + 7 - i for i in range(8))) for name, each in cards if each.free_bytes
-    }
-    found = soonest(420.0, cards, trends, POOL.pools[0], 180.0, 45.0)
+    free_gib = {CardKey("GPU-0"): 3.0, CardKey("GPU-1"): 2.0}
+    cards = [pool_card(key, card(free), POOL.pools[0], 45.0) for key, free in free_gib.items()]
+    trends = {key: minutes(*(free + 7 - i for i in range(8))) for key, free in free_gib.items()}
+    found = soonest(420.0, cards, trends, 180.0)
     assert [(each.card.uuid, round(each.crosses_in_s)) for each in found] == [("GPU-1", 30), ("GPU-0", 90)]
 
 
@@ -212,7 +212,8 @@ def test_the_soonest_is_first() -> None:
 def test_a_card_crosses_within_that_time_or_not(within_s: float, found: int) -> None:
     """1 GiB a minute and one step of 2 more: 3 GiB are 1.5 above the watermark, for 90 s."""
     trends = {CardKey("GPU-0"): minutes(12, 11, 10, 9, 8, 5, 4, 3)}
-    assert len(soonest(420.0, [(CardKey("GPU-0"), card(3.0))], trends, POOL.pools[0], within_s, 45.0)) == found
+    seen = pool_card(CardKey("GPU-0"), card(3.0), POOL.pools[0], 45.0)
+    assert len(soonest(420.0, [seen], trends, within_s)) == found
 
 
 # --- warming ----------------------------------------------------------------------------------------------------------

@@ -172,6 +172,13 @@ def lesson(at_s: float, gib: float, card: CardClass = T4, kind: Kind = "measured
     return VramLesson(at_s, "default", card, gib * GIB, kind, cards, False)
 
 
+def test_a_service_that_a_card_names_with_no_pods_teaches_nothing() -> None:
+    """A recording made by hand may say so. What is used there is nobody's: 15 % of 15."""
+    cards = card(9.0, pods={"a": 0}, slots=4), card(9.0, pods={"b": 2}, slots=4)
+    history = [snapshot(START_S, {"a": asking(1, 1)}, *cards), snapshot(START_S + TICK_S, {"a": asking(1, 2)}, *cards)]
+    assert (told(history).value, told(history).text.split(":")[0]) == (2.25 * GIB, "default")
+
+
 def test_a_new_revision_is_believed_after_three_lessons() -> None:
     """The old one held 6 GiB; the new one, created at 1500, holds 2."""
     known = Footprints().and_learnt([lesson(600, 6.0)], 0.0).and_learnt([lesson(1200, 6.0)], 0.0)

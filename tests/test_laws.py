@@ -19,6 +19,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from scaler.decision import Decision, Reason, Verdict
+from scaler.planning.cards import pool_card
 from scaler.planning.memory import Memory, horizon_s
 from scaler.planning.watermark import observe
 from scaler.policy import OperatorPolicy, PoolPolicy
@@ -460,6 +461,6 @@ def test_law_10_every_number_has_its_reasons(
 def test_law_7_a_sum_of_free_vram_goes_by_no_order_of_the_cards() -> None:
     """0.1 + 0.2 + 0.3 is not 0.3 + 0.2 + 0.1 in floats; a source may name the cards in any order."""
     pool = PoolPolicy(watermark_of="sum")
-    cards = [(CardKey(f"GPU-{n}"), card(free_gib)) for n, free_gib in enumerate((0.1, 0.2, 0.3))]
-    sums = {observe(0.0, each, each, (), pool, 45.0, None).free_bytes for each in (cards, cards[::-1])}
+    cards = [pool_card(CardKey(f"GPU-{n}"), card(free_gib), pool, 45.0) for n, free_gib in enumerate((0.1, 0.2, 0.3))]
+    sums = {observe(0.0, each, each, pool, None).free_bytes for each in (cards, cards[::-1])}
     assert len(sums) == 1

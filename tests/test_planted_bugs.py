@@ -51,7 +51,7 @@ def storms_hide_growth(monkeypatch: pytest.MonkeyPatch) -> None:
         derivation = real(time_s, reading, on_short_card, operator, past, *rest)
         if derivation is None or not derivation.moment.oom_confirmed or not past:
             return derivation
-        return derivation._replace(moment=derivation.moment._replace(inflight=past[-1].inflight, own_ratio=1.0))
+        return derivation._replace(moment=derivation.moment._replace(own=past[-1].own, own_ratio=1.0))
 
     monkeypatch.setattr(remembering, "derive", frozen)
 
@@ -100,8 +100,9 @@ def means_per_replica(monkeypatch: pytest.MonkeyPatch) -> None:
         derivation = real(time_s, reading, *rest)
         if derivation is None:
             return None
-        inflight = 1000.0 / (1.0 + derivation.moment.inflight)
-        return derivation._replace(moment=derivation.moment._replace(inflight=inflight, own_ratio=1.0))
+        present = derivation.moment.own.present
+        own = derivation.moment.own._replace(inflight=1000.0 / (1.0 + present))
+        return derivation._replace(moment=derivation.moment._replace(own=own, own_ratio=1.0))
 
     monkeypatch.setattr(remembering, "derive", mean)
 

@@ -1,4 +1,4 @@
-"""Which cards a pool covers, where a replica may land, and whose pods sit where."""
+"""Which cards a pool covers, what each of them has for a replica, and whose pods sit where."""
 
 from __future__ import annotations
 
@@ -7,21 +7,50 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from scaler.policy import OperatorPolicy, PoolPolicy
-from scaler.quantity import Level
+from scaler.signals.footprint import CardClass, card_class
 from scaler.signals.freshness import free_bytes
 from scaler.snapshot import CardKey, CardReading, WorkloadKey
 
-PoolCards = Mapping[str, list[tuple[CardKey, CardReading]]]
+
+class PoolCard(NamedTuple):
+    """One card by its pool's policy: judged once a tick, for the ten that look at it.
+
+    Attributes:
+        free_bytes: free VRAM, None where it cannot be seen (freshness.free_bytes).
+        low_bytes / high_bytes: the pool's watermarks on this card; None for a percent of a total that cannot be seen.
+        is_short: seen to be below the high watermark. Not the low one: so a service's own, tighter low one is mostly
+            covered. Never so a card with one place: vLLM fills it at its start, and a further replica takes nothing
+            from it.
+        slots: time-slice places, None where nobody tells. taken: those of them in which pods are seen.
+    """
+
+    key: CardKey
+    reading: CardReading
+    kind: CardClass
+    free_bytes: float | None
+    low_bytes: float | None
+    high_bytes: float | None
+    is_short: bool
+    slots: int | None
+    taken: int
+
+    @property
+    def is_placeable(self) -> bool:
+        """Whether a replica may land here: there is a free slot, or nobody tells of slots."""
+        return self.slots is None or self.taken < self.slots
+
+
+PoolCards = Mapping[str, Sequence[PoolCard]]
 Hosts = Mapping[WorkloadKey, list[CardReading]]
 
 
 def cards_by_pool(cards: Mapping[CardKey, CardReading], operator: OperatorPolicy) -> PoolCards:
     """Each card goes to the first pool whose patterns match its node and its model."""
-    found: dict[str, list[tuple[CardKey, CardReading]]] = {pool.name: [] for pool in operator.pools}
+    found: dict[str, list[PoolCard]] = {pool.name: [] for pool in operator.pools}
     for key, card in cards.items():
         for pool in operator.pools:
             if _matches(pool.nodes, card.node) and _matches(pool.models, card.model):
-                found[pool.name].append((key, card))
+                found[pool.name].append(pool_card(key, card, pool, operator.timing.stale_after_s))
                 break
     return found
 
@@ -30,24 +59,24 @@ def _matches(pattern: str, name: str) -> bool:
     return pattern == ".*" or re.fullmatch(pattern, name) is not None
 
 
-def is_placeable(card: CardReading, pool: PoolPolicy) -> bool:
-    """Whether a replica may land on the card: it has a free slot, or its slots are not known."""
-    slots = slots_of(card, pool)
-    return slots is None or sum(card.pods.values()) < slots
+def pool_card(key: CardKey, card: CardReading, pool: PoolPolicy, stale_after_s: float) -> PoolCard:
+    """The card by the policy of the pool that it belongs to."""
+    low, high, total_bytes = pool.low_watermark, pool.high_watermark, card.total_bytes
+    low_bytes = low.of(total_bytes or 0.0) if total_bytes or low.ratio is None else None
+    high_bytes = high.of(total_bytes or 0.0) if total_bytes or high.ratio is None else None
+    slots = pool.slots_per_card if pool.slots_per_card is not None else card.slots
+    free = free_bytes(card, stale_after_s)
+    is_short = free is not None and high_bytes is not None and free < high_bytes and slots != 1
+    kind, taken = card_class(card.model, total_bytes), sum(card.pods.values())
+    # By position: there is one for each card at every tick.
+    return PoolCard(key, card, kind, free, low_bytes, high_bytes, is_short, slots, taken)
 
 
-def placeable_cards(
-    cards: Sequence[tuple[CardKey, CardReading]], pool: PoolPolicy
-) -> Sequence[tuple[CardKey, CardReading]]:
+def placeable_cards(cards: Sequence[PoolCard], pool: PoolPolicy) -> Sequence[PoolCard]:
     """Those where a replica may land; all of them where the policy's `watermarkOf` counts all."""
     if pool.watermark_of == "tightest":
         return cards
-    return [each for each in cards if is_placeable(each[1], pool)]
-
-
-def slots_of(card: CardReading, pool: PoolPolicy) -> int | None:
-    """The card's time-slice places; None where nobody tells."""
-    return pool.slots_per_card if pool.slots_per_card is not None else card.slots
+    return [card for card in cards if card.is_placeable]
 
 
 def hosts(cards: Mapping[CardKey, CardReading]) -> Hosts:
@@ -71,43 +100,25 @@ class ShortCards(NamedTuple):
         return bool(self.cards) and (workload in self.workloads or workload not in self.named)
 
 
-def short_cards(cards: PoolCards, operator: OperatorPolicy) -> ShortCards:
+def short_cards(cards: PoolCards) -> ShortCards:
     """The cards below their pool's high watermark, where a veto that stands ends; as far as they can be seen."""
     found = ShortCards(set(), set(), set())
-    for pool in operator.pools:
-        for key, card in cards[pool.name]:
-            found.named.update(card.pods)
-            if is_short(card, pool, operator.timing.stale_after_s):
-                found.cards.add(key)
-                found.workloads.update(card.pods)
+    for own_cards in cards.values():
+        for card in own_cards:
+            found.named.update(card.reading.pods)
+            if card.is_short:
+                found.cards.add(card.key)
+                found.workloads.update(card.reading.pods)
     return found
 
 
-def is_short(card: CardReading, pool: PoolPolicy, stale_after_s: float) -> bool:
-    """Seen to be below the high watermark. Not the low one: so a service's own, tighter low one is mostly covered.
-
-    Never so a card with one place: vLLM fills it at its start, and a further replica takes nothing from it.
-    """
-    if slots_of(card, pool) == 1:
-        return False
-    free, high = free_bytes(card, stale_after_s), level_bytes(pool.high_watermark, card)
-    return free is not None and high is not None and free < high
-
-
-def level_bytes(level: Level, card: CardReading) -> float | None:
-    """The level in bytes on this card; None for a percent of a total that cannot be seen."""
-    if level.bytes is not None:
-        return float(level.bytes)
-    return level.of(card.total_bytes) if card.total_bytes else None
-
-
-def unshared_workloads(cards: PoolCards, operator: OperatorPolicy) -> set[WorkloadKey]:
+def unshared_workloads(cards: PoolCards) -> set[WorkloadKey]:
     """The workloads that have their cards to themselves for certain: each of them has one place only."""
     alone, shared = set[WorkloadKey](), list[CardReading]()
-    for pool in operator.pools:
-        for _, card in cards[pool.name]:
-            if slots_of(card, pool) == 1:
-                alone.update(card.pods)
+    for own_cards in cards.values():
+        for card in own_cards:
+            if card.slots == 1:
+                alone.update(card.reading.pods)
             else:
-                shared.append(card)
+                shared.append(card.reading)
     return alone.difference(*(card.pods for card in shared)) if alone else alone

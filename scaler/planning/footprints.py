@@ -6,14 +6,13 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+from scaler.planning.cards import PoolCard
 from scaler.planning.memory import NOTHING, Memory, WorkloadMemory
 from scaler.policy import PoolPolicy, ServiceKey, ServicePolicy
 from scaler.quantity import Level, format_bytes
 from scaler.signals.footprint import OOM_RAISE, CardClass, Known, card_class
 from scaler.signals.footprint import Footprints as Lessons
-from scaler.signals.freshness import free_bytes
-from scaler.signals.vram_lessons import names_all_pods
-from scaler.snapshot import CardKey, CardReading, Snapshot, WorkloadKey, WorkloadReading
+from scaler.snapshot import Snapshot, WorkloadKey, WorkloadReading
 
 Source = Literal["measured", "gpu-memory-utilization", "learnt", "vramPerReplica", "default"]
 
@@ -160,37 +159,45 @@ class Footprints:
         window (a burst shows in the shorter one first, and in the longer one still when its queue has gone); or more
         arrives for each replica than was ever carried."""
         moments, reading = self.memories.get(workload, NOTHING).moments, self.readings.get(workload)
-        if moments and moments[-1].carried_floor > 0.0:
+        if moments and moments[-1].own.carried_floor > 0.0:
             return True
         return reading is not None and (
             (reading.queued or 0.0) > (reading.executing or 0.0)
             or (reading.queued_burst or 0.0) > (reading.executing_burst or 0.0)
         )
 
-    def prove(self, cards: Iterable[tuple[CardKey, CardReading]], stale_after_s: float) -> None:
+    def prove(self, cards: Iterable[PoolCard]) -> None:
         """What a card's pods hold together, less the footprints of those that are known, the others hold, one of them
         at least an equal part; where one Deployment alone sits there, known or not, it holds all. For cards that do not
         tell their pods apart, and name them all."""
         proven: dict[CardClass, dict[WorkloadKey, float]] = {}
-        for _, card in cards:
-            free = free_bytes(card, stale_after_s)
+        for seen in cards:
+            card, kind, free = seen.reading, seen.kind, seen.free_bytes
             if free is None or not card.total_bytes or card.held or not card.pods:
                 continue
-            kind = card_class(card.model, card.total_bytes)
-            left, unknown, pods_unknown = card.total_bytes - free, [], 0
-            for workload, pods in card.pods.items():
-                footprint = self.of(workload, kind)
-                if footprint.source in ("default", "vramPerReplica") or len(card.pods) == 1:
-                    unknown.append(workload)
-                    pods_unknown += pods
-                else:
-                    left -= footprint.held_bytes * pods
+            left, unknown = card.total_bytes - free, card.pods
+            if len(card.pods) > 1:
+                unknown = {}
+                for workload, pods in card.pods.items():
+                    footprint = self.of(workload, kind)
+                    if footprint.source in ("default", "vramPerReplica"):
+                        unknown[workload] = pods
+                    else:
+                        left -= footprint.held_bytes * pods
+            pods_unknown = sum(unknown.values())
+            if not pods_unknown:
+                continue
+            on_card, each_bytes = proven.setdefault(kind, {}), left / pods_unknown
             for workload in unknown:
-                on_card = proven.setdefault(kind, {})
-                on_card[workload] = max(left / pods_unknown, on_card.get(workload, 0.0))
-        if proven:
-            self.proven = proven
-            self._found.clear()
+                if each_bytes > on_card.get(workload, 0.0):
+                    on_card[workload] = each_bytes
+        self.proven = proven
+        for kind, on_card in proven.items():
+            found = self._found.get(kind, {})
+            for workload, held_bytes in on_card.items():
+                before = found.get(workload)
+                if before is not None and (held_bytes > before.highest_bytes or before.is_elsewhere):
+                    del found[workload]
 
 
 _NOTHING = Present(0.0, None)
@@ -204,19 +211,19 @@ _AFTER_OOM, _WHILE_FULL = "after out-of-memory failures", "while batches may be 
 
 def footprints_of(
     pool: PoolPolicy,
-    cards: Sequence[tuple[CardKey, CardReading]],
+    cards: Sequence[PoolCard],
     services: Mapping[ServiceKey, ServicePolicy],
     snapshot: Snapshot,
     memory: Memory,
-    stale_after_s: float,
 ) -> Footprints:
     """The footprints on a pool's cards; `services` are those of the pool."""
     totals = totals_by_class(cards) or {card_class("", None): 0.0}
     present: dict[CardClass, dict[WorkloadKey, Present]] = {}
-    for _, card in cards:
+    for seen in cards:
+        card = seen.reading
         if not card.held:
             continue
-        on_card = present.setdefault(card_class(card.model, card.total_bytes), {})
+        on_card = present.setdefault(seen.kind, {})
         for workload, vram in card.held.items():
             if vram.largest_bytes > on_card.get(workload, _NOTHING).held_bytes:
                 on_card[workload] = Present(vram.largest_bytes, card.held_source or "")
@@ -228,22 +235,23 @@ def footprints_of(
     found = Footprints(
         pool, totals, whole, declared, present, snapshot.workloads, memory.workloads, memory.oom_seen_s.keys()
     )
-    if names_all_pods(card for _, card in cards):
-        found.prove(cards, stale_after_s)
+    if any(card.taken > 1 for card in cards):
+        found.prove(cards)
     return found
 
 
-def totals_by_class(cards: Iterable[tuple[CardKey, CardReading]]) -> dict[CardClass, float]:
+def totals_by_class(cards: Iterable[PoolCard]) -> dict[CardClass, float]:
     """The classes of cards there are, each with the largest total that a card of it shows; of cards that show none,
     the largest of all cards, or what is free at least."""
     totals: dict[CardClass, float] = {}
     without: dict[CardClass, float] = {}
-    for _, card in cards:
-        kind = card_class(card.model, card.total_bytes)
-        if card.total_bytes:
-            totals[kind] = max(card.total_bytes, totals.get(kind, 0.0))
+    for card in cards:
+        kind, total_bytes = card.kind, card.reading.total_bytes
+        if total_bytes:
+            if total_bytes > totals.get(kind, 0.0):
+                totals[kind] = total_bytes
         else:
-            without[kind] = max(card.free_bytes or 0.0, without.get(kind, 0.0))
+            without[kind] = max(card.reading.free_bytes or 0.0, without.get(kind, 0.0))
     largest = max(totals.values(), default=0.0)
     return {**{kind: max(free, largest) for kind, free in without.items()}, **totals}
 

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Mapping
 from statistics import median
 from typing import NamedTuple
 
-from scaler.planning.cards import level_bytes
-from scaler.policy import PoolPolicy
+from scaler.planning.cards import PoolCard
 from scaler.signals.freshness import free_bytes
 from scaler.snapshot import CardKey, CardReading
 
@@ -66,26 +65,18 @@ def falls_per_s(points: Points, time_s: float, free: float) -> float:
 
 
 def soonest(
-    time_s: float,
-    cards: Iterable[tuple[CardKey, CardReading]],
-    trends: Mapping[CardKey, Points],
-    pool: PoolPolicy,
-    within_s: float,
-    stale_after_s: float,
+    time_s: float, cards: Iterable[PoolCard], trends: Mapping[CardKey, Points], within_s: float
 ) -> list[Falling]:
     """The cards that cross the low watermark within that time, the soonest first."""
     found = []
-    for key, card in cards:
-        points, free = trends.get(key, ()), card.free_bytes
-        if free is None or not points or free >= points[0][1] or free_bytes(card, stale_after_s) is None:
-            continue
-        low_bytes = level_bytes(pool.low_watermark, card)
-        if low_bytes is None or free < low_bytes:
+    for card in cards:
+        points, free, low_bytes = trends.get(card.key, ()), card.free_bytes, card.low_bytes
+        if free is None or not points or free >= points[0][1] or low_bytes is None or free < low_bytes:
             continue
         # The fall of the whole window bounds the trend: most cards need no closer look.
         if free - (points[0][1] - free) * within_s / max(1.0, time_s - points[0][0]) >= low_bytes:
             continue
         per_s = falls_per_s(points, time_s, free)
         if per_s > 0.0 and free - per_s * within_s < low_bytes:
-            found.append(Falling(key, free, per_s, (free - low_bytes) / per_s))
+            found.append(Falling(card.key, free, per_s, (free - low_bytes) / per_s))
     return sorted(found, key=lambda each: (each.crosses_in_s, each.card))

@@ -77,10 +77,14 @@ class Alike:
 
     def with_more(self, held_bytes: float, units: int) -> float:
         """What the largest would take together with so many more of that size."""
+        if units == 1:
+            if len(self.taken) < self.slots:
+                return self.taken_bytes + held_bytes
+            return self.taken_bytes + max(0.0, held_bytes - self.taken[0])
         free = min(units, self.slots - len(self.taken))
         more = free * held_bytes
         if units > free and self.taken:
-            smallest = self.taken[:1] if units - free == 1 else heapq.nsmallest(units - free, self.taken)
+            smallest = heapq.nsmallest(units - free, self.taken)
             more += sum(held_bytes - each for each in smallest if each < held_bytes)
         return self.taken_bytes + more
 
@@ -113,8 +117,11 @@ class Worst:
             slots += room.open_slots
             if room.slots > 0:
                 key = (room.card, room.is_watched, room.slots)
-                place = alike.setdefault(key, Alike(room.room_bytes, room.slots))
-                place.room_bytes = min(place.room_bytes, room.room_bytes)
+                place = alike.get(key)
+                if place is None:
+                    alike[key] = Alike(room.room_bytes, room.slots)
+                elif room.room_bytes < place.room_bytes:
+                    place.room_bytes = room.room_bytes
         return cls(alike, slots, pending)
 
     def fits(self, need: Need, replicas: int = 1) -> bool:

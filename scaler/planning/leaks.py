@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from operator import attrgetter
 from statistics import fmean
 
+from scaler.planning.cards import PoolCard
 from scaler.planning.forecast import TREND_S, soonest
 from scaler.planning.memory import NOTHING, Memory
 from scaler.planning.supply import STARTING_S
-from scaler.policy import PoolPolicy
 from scaler.signals.derive import Moment
-from scaler.snapshot import CardKey, CardReading, Problem
+from scaler.snapshot import Problem
 
 # A card that lasts longer at this pace is worth no line now.
 LEAK_S = 3600.0
@@ -22,20 +22,20 @@ MORE_RATIO = 1.1
 _TIME_S = attrgetter("time_s")
 
 
-def leaks(
-    cards: Sequence[tuple[CardKey, CardReading]], pool: PoolPolicy, memory: Memory, stale_after_s: float
-) -> Iterator[Problem]:
+def leaks(cards: Sequence[PoolCard], memory: Memory) -> Iterator[Problem]:
     """A problem for each card whose free VRAM falls steadily under the same pods, while none of their services gets
     more requests. A service that cannot be seen clears the card."""
     time_s = memory.time_s or 0.0
-    by_key: Mapping[CardKey, CardReading] = dict(cards)
-    for each in soonest(time_s, cards, memory.trends, pool, LEAK_S, stale_after_s):
-        pasts = [memory.workloads.get(workload, NOTHING) for workload in by_key[each.card].pods]
+    falling = soonest(time_s, cards, memory.trends, LEAK_S)
+    pods_of = {card.key: card.reading.pods for card in cards} if falling else {}
+    for each in falling:
+        pods = pods_of[each.card]
+        pasts = [memory.workloads.get(workload, NOTHING) for workload in pods]
         if pasts and all(
             past.counts and past.counts[-1].time_s <= time_s - STARTING_S and not _climbs(past.moments, time_s)
             for past in pasts
         ):
-            names = ", ".join(sorted(workload.deployment for workload in by_key[each.card].pods))
+            names = ", ".join(sorted(workload.deployment for workload in pods))
             text = f"card {each.card}: free VRAM falls steadily while the requests of {names} do not rise: a leak?"
             yield Problem("leak-suspect", text)
 

@@ -84,7 +84,7 @@ def remember(
     last_s = memory.time_s if memory.time_s is not None else time_s
     is_lesson_due = _is_due(time_s, last_s, timing.learn_every_s)
     oldest_moment_s, oldest_lesson_s = time_s - moments_window_s(operator), time_s - timing.learn_window_s
-    short, unshared = short_cards(cards, operator), unshared_workloads(cards, operator)
+    short, unshared = short_cards(cards), unshared_workloads(cards)
     marked, vram_taught = memory.marked, {}
     if is_lesson_due:
         before = marked if marked is not None and time_s - marked.time_s < 1.5 * timing.learn_every_s else None
@@ -94,7 +94,8 @@ def remember(
             past, reading = memory.workloads.get(workload, NOTHING), snapshot.workloads.get(workload)
             return supply(counted(past.counts, time_s, reading, stale_after_s), time_s).lately
 
-        vram_taught = vram_lessons(snapshot, cards, before, in_oom, lately, stale_after_s)
+        readings_by_pool = {pool: {card.key: card.reading for card in own} for pool, own in cards.items()}
+        vram_taught = vram_lessons(snapshot, readings_by_pool, before, in_oom, lately, stale_after_s)
         marked = Marked(time_s, snapshot.cards)
 
     workloads: dict[WorkloadKey, WorkloadMemory] = {}
@@ -139,8 +140,8 @@ def remember(
         recent = tuple(m for m in past_moments if m.time_s > time_s - timing.watermark_window_s)
         own_cards = cards[pool.name]
         placeable, before_now = placeable_cards(own_cards, pool), past_moments[-1] if past_moments else None
-        now = observe(time_s, own_cards, placeable, short.cards, pool, stale_after_s, before_now)
-        falling = soonest(time_s, placeable, trends, pool, pool.startup_s, stale_after_s)
+        now = observe(time_s, own_cards, placeable, pool, before_now)
+        falling = soonest(time_s, placeable, trends, pool.startup_s)
         now = now._replace(
             storm=storm_cards(now, recent, own_cards, failed, short.named) if failed else (),
             falling=falling[0] if falling else None,

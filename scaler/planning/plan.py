@@ -73,7 +73,7 @@ def plan(snapshot: Snapshot, policy: FleetPolicy, memory: Memory) -> tuple[Fleet
             service = policy.services[key]
             decisions[key] = _safely(key, service, time_s, answer, final, allotments.get(key), policy.is_settled)
             told[key] = promise(final, decisions[key], allotments.get(key))
-        problems += leaks(own_cards, pool, memory, operator.timing.stale_after_s)
+        problems += leaks(own_cards, memory)
     memory = replace(memory, promises=with_new(memory.promises, told))
     in_order = {key: decisions[key] for key in policy.services}
     return FleetPlan(time_s, in_order, pools, tuple(problems)), memory

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from scaler.decision import Reason, Step
+from scaler.planning.cards import PoolCard
 from scaler.planning.footprints import footprints_of
 from scaler.planning.memory import NOTHING, Memory
 from scaler.planning.replicas import bounded
@@ -17,7 +18,7 @@ from scaler.planning.shares import Allotment
 from scaler.planning.supply import supply
 from scaler.planning.wants import Want
 from scaler.policy import FleetPolicy, PoolPolicy, ServiceKey
-from scaler.snapshot import CardKey, CardReading, Snapshot
+from scaler.snapshot import Snapshot
 
 
 def reclaim(
@@ -25,7 +26,7 @@ def reclaim(
     fleet: FleetPolicy,
     memory: Memory,
     pool: PoolPolicy,
-    cards: Sequence[tuple[CardKey, CardReading]],
+    cards: Sequence[PoolCard],
     wants: Mapping[ServiceKey, Want],
     allotments: Mapping[ServiceKey, Allotment],
 ) -> Mapping[ServiceKey, Want]:
@@ -40,8 +41,7 @@ def reclaim(
     supplies = (supply(memory.workloads.get(each.workload, NOTHING).counts, each.time_s) for each in wants.values())
     if any(now.lately > now.existing for now in supplies):  # pods are going already
         return wants
-    stale_after_s = fleet.operator.timing.stale_after_s
-    footprints = footprints_of(pool, cards, fleet.in_pool(pool.name), snapshot, memory, stale_after_s)
+    footprints = footprints_of(pool, cards, fleet.in_pool(pool.name), snapshot, memory)
 
     def size_bytes(want: Want) -> float:
         largest = footprints.highest(want.workload)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from scaler.planning.promises import ACTED_ON_S
 from scaler.policy import PoolPolicy, ServicePolicy
-from scaler.signals.derive import Moment
+from scaler.signals.derive import Load, Moment
 
 # 2.04 replicas' worth of requests is two replicas a little busier, not a third one: rates jitter by a few percent.
 TOLERANCE_REPLICAS = 0.05
@@ -21,43 +21,12 @@ CARRIED_RATIO = 1.25
 LONGEST_GAP_S = 120.0
 
 
-class OwnLoad(NamedTuple):
-    """What a service asks replicas for: own requests in flight, of them waiting, and own GPU time in busy cards.
-
-    `present` are all fresh requests in flight, whoever slows them down: while there are any, one replica is needed.
-    `carried_floor` are the replicas that loads above all that was carried take, by the highest that was; `carried_by`
-    those that carry it now.
-    """
-
-    inflight: float
-    queued: float
-    gpu_busy: float
-    present: float
-    carried_floor: float
-    carried_by: int
+def load_of(moment: Moment, pool: PoolPolicy) -> Load:
+    """What counts of a moment's load: its own part, unless the pool counts contention."""
+    return moment.crowded if pool.contention_counts else moment.own
 
 
-def own_load(moment: Moment, pool: PoolPolicy) -> OwnLoad:
-    """A moment's own part. Time-slicing stretches waiting and execution alike; GPU time has a ratio of its own."""
-    if pool.contention_counts:
-        return undiscounted(moment)
-    ratio = moment.own_ratio
-    return OwnLoad(
-        moment.inflight * ratio,
-        moment.queued * ratio,
-        moment.gpu_busy * moment.own_gpu_ratio,
-        moment.inflight,
-        moment.carried_floor,
-        moment.carried_by,
-    )
-
-
-def undiscounted(moment: Moment) -> OwnLoad:
-    """A moment's load with what neighbours add to it."""
-    return OwnLoad(moment.inflight, moment.queued, moment.gpu_busy, moment.inflight, 0.0, 0)
-
-
-def replicas_for(load: OwnLoad, service: ServicePolicy, pool: PoolPolicy) -> int:
+def replicas_for(load: Load, service: ServicePolicy, pool: PoolPolicy) -> int:
     """Replicas that the load needs, before floor and ceiling. It never divides by the present replicas, so it does
     not twitch at low counts. GPU time corroborates: it asks for no more replicas than there are requests in flight."""
     if load.present <= service.activation_concurrency:
@@ -103,7 +72,7 @@ def scale_down_window(
         if later_s - moment.time_s > LONGEST_GAP_S:
             break
         later_s = moment.time_s
-        load = own_load(moment, pool)
+        load = load_of(moment, pool)
         # Each service that is on its way down looks at some twenty moments a tick: a comparison is faster than max().
         if load.inflight > inflight:
             inflight = load.inflight
@@ -119,7 +88,7 @@ def scale_down_window(
         if moment.time_s <= start_s:
             covered = True
             break
-    highest = OwnLoad(inflight, queued, gpu_busy, present, carried_floor, carried_by or 0)
+    highest = Load(inflight, queued, gpu_busy, present, carried_floor, carried_by or 0)
     raw = replicas_for(highest, service, pool)
     return Window(bounded(raw, service, pool), covered, raw)
 
@@ -134,13 +103,18 @@ def least_told(
     ran than now has been overtaken.
     """
     least = replicas
+    # Requests enough for all of the replicas ask for no fewer, whatever else there is: mostly no moment did.
+    enough = replicas * (service.target_concurrency or pool.target_concurrency)
+    if bounded(replicas, service, pool) < replicas or enough <= service.activation_concurrency:
+        enough = math.inf
     for index in range(len(moments) - 1, -1, -1):
         moment = moments[index]
         if moment.time_s <= sampled_s - ACTED_ON_S:
             break
-        if moment.time_s == time_s or moment.spec_replicas < replicas:
+        load = load_of(moment, pool)
+        if load.inflight >= enough or moment.time_s == time_s or moment.spec_replicas < replicas:
             continue
-        now = bounded(replicas_for(own_load(moment, pool), service, pool), service, pool)
+        now = bounded(replicas_for(load, service, pool), service, pool)
         if now >= replicas or not moment.is_whole or moment.is_held:
             continue
         window = scale_down_window(moments[: index + 1], moment.time_s, service, pool)

@@ -6,24 +6,22 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import accumulate
 
-from scaler.planning.cards import level_bytes, slots_of
+from scaler.planning.cards import PoolCard
 from scaler.planning.footprints import Footprints
 from scaler.planning.headroom import UNLIMITED, Room
 from scaler.planning.spread import Node, Nodes, Pods
 from scaler.planning.supply import Supply
 from scaler.policy import PoolPolicy
 from scaler.signals.footprint import CardClass, card_class
-from scaler.signals.freshness import free_bytes
-from scaler.snapshot import CardKey, CardReading, WorkloadKey
+from scaler.snapshot import CardReading, WorkloadKey
 
 
 def rooms(
-    cards: Iterable[tuple[CardKey, CardReading]],
+    cards: Iterable[PoolCard],
     pool: PoolPolicy,
     footprints: Footprints,
     starting: Mapping[WorkloadKey, int],
     going: Mapping[WorkloadKey, int],
-    stale_after_s: float,
 ) -> list[Room]:
     """The room of every card that can be seen: free VRAM less the low watermark less what its pods have yet to take.
     `going` are replicas of each workload whose places may fall free while what is granted now is on its way.
@@ -33,56 +31,52 @@ def rooms(
     cannot be seen is all room, and so is a pool without cards.
     """
     found = []
-    for key, card in cards:
-        free, low, slots = free_bytes(card, stale_after_s), level_bytes(pool.low_watermark, card), slots_of(card, pool)
-        kind = card_class(card.model, card.total_bytes)
-        open_slots = UNLIMITED if slots is None else max(0, slots - sum(card.pods.values()))
+    for card in cards:
+        key, reading, kind, free, low, _, _, slots, taken = card
+        node = reading.node
+        open_slots = UNLIMITED if slots is None else max(0, slots - taken)
         if free is None or low is None:
             if pool.blind == "allow":
-                found.append(Room(kind, math.inf, open_slots, open_slots, key=key, node=card.node))
+                found.append(Room(kind, math.inf, open_slots, open_slots, True, key, node))
             continue
-        if not open_slots and not any(going.get(workload, 0) > 0 for workload in card.pods):
-            found.append(Room(kind, 0.0, 0, 0, key=key, node=card.node))  # nothing can land here
+        if not open_slots and not any(going.get(workload, 0) > 0 for workload in reading.pods):
+            found.append(Room(kind, 0.0, 0, 0, True, key, node))  # nothing can land here
             continue
-        room = free - _growth_bytes(card, kind, free, footprints, starting)
+        room = free - _growth_bytes(reading, kind, free, footprints, starting)
         if slots == 1:
-            found.append(Room(kind, room, open_slots, open_slots, False, key, card.node))
+            found.append(Room(kind, room, open_slots, open_slots, False, key, node))
             continue
-        found.append(Room(kind, room - low, open_slots, open_slots, key=key, node=card.node))
+        found.append(Room(kind, room - low, open_slots, open_slots, True, key, node))
         if going and open_slots != UNLIMITED:
-            freed = _freed_bytes(card, kind, footprints.totals[kind] - free, footprints, going)
+            freed = _freed_bytes(reading, kind, footprints.totals[kind] - free, footprints, going)
             for gone, freed_bytes in enumerate(freed, start=1):
-                found.append(Room(kind, room - low + freed_bytes, open_slots + gone, 0, key=key, node=card.node))
+                found.append(Room(kind, room - low + freed_bytes, open_slots + gone, 0, True, key, node))
     if not found and pool.blind == "allow":
         found.append(Room(card_class("", None), math.inf, UNLIMITED, UNLIMITED))
     return found
 
 
-def nodes(
-    cards: Iterable[tuple[CardKey, CardReading]], pool: PoolPolicy, going: Mapping[WorkloadKey, int], unseen: int
-) -> Nodes:
+def nodes(cards: Iterable[PoolCard], going: Mapping[WorkloadKey, int], unseen: int) -> Nodes:
     """The nodes as a scheduler sees them that goes by pods: with the cards that cannot be seen, without those of no
     known node. Each node, and each card, may lose all of its pods that may go, and be the emptiest then."""
-    found = dict[str, dict[CardKey, CardReading]]()
-    for key, card in cards:
-        if card.node:
-            found.setdefault(card.node, {})[key] = card
-    on_cards = {key: _pods([card], pool, going) for node in found.values() for key, card in node.items()}
+    found = dict[str, list[PoolCard]]()
+    for card in cards:
+        if card.reading.node:
+            found.setdefault(card.reading.node, []).append(card)
     return Nodes(
         {
-            name: Node(_pods(node.values(), pool, going), {key: on_cards[key] for key in node})
-            for name, node in found.items()
+            name: Node(_pods(on_node, going), {card.key: _pods([card], going) for card in on_node})
+            for name, on_node in found.items()
         },
         unseen,
     )
 
 
-def _pods(cards: Iterable[CardReading], pool: PoolPolicy, going: Mapping[WorkloadKey, int]) -> Pods:
+def _pods(cards: Iterable[PoolCard], going: Mapping[WorkloadKey, int]) -> Pods:
     there, open_slots = dict[WorkloadKey, int](), 0
     for card in cards:
-        slots = slots_of(card, pool)
-        open_slots += UNLIMITED if slots is None else max(0, slots - sum(card.pods.values()))
-        for workload, count in card.pods.items():
+        open_slots += UNLIMITED if card.slots is None else max(0, card.slots - card.taken)
+        for workload, count in card.reading.pods.items():
             there[workload] = there.get(workload, 0) + count
     pods = sum(there.values())
     leaving = sum(min(there[workload], going[workload]) for workload in there.keys() & going.keys())

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from scaler.decision import Step, StepMaker
 from scaler.planning.arbitration import Claim, Share, arbitrate
+from scaler.planning.cards import PoolCard
 from scaler.planning.footprints import extra_bytes, footprints_of
 from scaler.planning.headroom import Headroom, Need
 from scaler.planning.memory import Memory
@@ -19,7 +20,7 @@ from scaler.planning.wants import Want
 from scaler.policy import FleetPolicy, PoolPolicy, ServiceKey, ServicePolicy
 from scaler.quantity import format_bytes
 from scaler.signals.vram_lessons import places
-from scaler.snapshot import CardKey, CardReading, Snapshot, WorkloadKey
+from scaler.snapshot import Snapshot, WorkloadKey
 
 
 class Allotment(NamedTuple):
@@ -35,7 +36,7 @@ def allot(
     fleet: FleetPolicy,
     memory: Memory,
     pool: PoolPolicy,
-    cards: Sequence[tuple[CardKey, CardReading]],
+    cards: Sequence[PoolCard],
     wants: Mapping[ServiceKey, Want],
 ) -> dict[ServiceKey, Allotment]:
     """The allotments of all services of the pool that want more than may run by now and are not barred from it."""
@@ -63,15 +64,14 @@ class _Outstanding:
         fleet: FleetPolicy,
         memory: Memory,
         pool: PoolPolicy,
-        cards: Sequence[tuple[CardKey, CardReading]],
+        cards: Sequence[PoolCard],
         least_soon: Mapping[WorkloadKey, int],
     ) -> None:
         self._pool, self._memory, self._workloads = pool, memory, snapshot.workloads
         self._services = fleet.in_pool(pool.name)
-        stale_after_s = fleet.operator.timing.stale_after_s
-        self._footprints = footprints_of(pool, cards, self._services, snapshot, memory, stale_after_s)
+        self._footprints = footprints_of(pool, cards, self._services, snapshot, memory)
         self._totals = self._footprints.totals
-        self._places = places(card for _, card in cards)
+        self._places = places(card.reading for card in cards)
         self._supplies: dict[WorkloadKey, Supply] = {}
         self._cards: dict[WorkloadKey, int] = {}
         hidden, going, starting, rolling = 0, dict[WorkloadKey, int](), [], dict[WorkloadKey, int]()
@@ -112,7 +112,7 @@ class _Outstanding:
             for w, roaming in self._roaming.items()
             for each in (self._supplies[w],)
         }
-        self._rooms = rooms(cards, pool, self._footprints, placed, going, stale_after_s)
+        self._rooms = rooms(cards, pool, self._footprints, placed, going)
         self._placement, self._nodes = pool.placement, Nodes({}, 0)
         if pool.placement == "spread":
             # Where a replica takes several cards, how many pods a node has cannot be read off its cards.
@@ -120,7 +120,7 @@ class _Outstanding:
             # All that exist, or end, and that no card names; those of them that have yet to land are outstanding.
             seen = self._places
             unseen = sum(max(0, each.lately - seen.get(w, 0)) for w, each in self._supplies.items())
-            self._nodes = nodes(cards, pool, going, unseen - sum(self._roaming.values()))
+            self._nodes = nodes(cards, going, unseen - sum(self._roaming.values()))
 
     def started(self) -> Headroom:
         """The room with all replicas in it that have started, are not resident, and sit on no card yet."""

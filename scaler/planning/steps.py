@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 
 from scaler.decision import Step
 from scaler.planning.cards import Hosts
-from scaler.planning.replicas import OwnLoad
 from scaler.planning.watermark import PoolMoment, Watch
 from scaler.policy import PoolPolicy, ServicePolicy
 from scaler.quantity import Level, format_bytes
-from scaler.signals.derive import Derivation
+from scaler.signals.derive import Derivation, Load
 from scaler.signals.gpu_share import gpu_share
 from scaler.snapshot import CardReading, WorkloadKey, WorkloadReading
 
@@ -21,7 +20,7 @@ def load_steps(
     workload: WorkloadKey,
     readings: Mapping[WorkloadKey, WorkloadReading],
     hosts: Hosts,
-    load: OwnLoad,
+    load: Load,
     service: ServicePolicy,
     pool: PoolPolicy,
 ) -> list[Step]:
@@ -49,14 +48,14 @@ def load_steps(
             text = "completions plus growth of the queue"
         steps.append(Step("fresh-arrivals", flow.fresh_per_s, "1/s", text))
         if flow.corrected:
-            steps.append(Step("fresh-in-flight", moment.inflight, "requests", "of those in flight, without retries"))
+            steps.append(Step("fresh-in-flight", moment.own.present, "requests", "of those in flight, without retries"))
     if derivation.needed is not None:
         text = "what these arrivals and what they left waiting need, by what replicas were seen to carry"
-        others = moment.inflight * (1 - moment.own_ratio)
+        others = moment.own.present * (1 - moment.own_ratio)
         if others >= 0.05:  # shown to one decimal
             counted = "still counted (contentionCounts)" if pool.contention_counts else "not counted"
             text += f"; the other {others:.1f} wait on neighbours: {counted}"
-        steps.append(Step("needed-in-flight", min(derivation.needed.inflight, moment.inflight), "requests", text))
+        steps.append(Step("needed-in-flight", min(derivation.needed.inflight, moment.own.present), "requests", text))
     if share.own is not None:
         text = f"of {share.cards} cards, by {reading.gpu_busy_source}"
         if share.is_split:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
+from scaler.planning.cards import PoolCard
 from scaler.planning.watermark import PoolMoment
 from scaler.signals.derive import OOM_EVIDENCE_S, Derivation
-from scaler.snapshot import CardKey, CardReading, WorkloadKey
+from scaler.snapshot import CardKey, WorkloadKey
 
 # Below that part of the attempts, failures are the everyday ones of a backend that happens to sit on a tight card.
 STORM_RATIO = 0.01
@@ -29,7 +30,7 @@ def failing(derived: Mapping[WorkloadKey, Derivation]) -> set[WorkloadKey]:
 def storm_cards(
     now: PoolMoment,
     past: Sequence[PoolMoment],
-    cards: Sequence[tuple[CardKey, CardReading]],
+    cards: Sequence[PoolCard],
     failing_workloads: Collection[WorkloadKey],
     named: Collection[WorkloadKey],
 ) -> tuple[CardKey, ...]:
@@ -37,7 +38,7 @@ def storm_cards(
     where none is short any more; for a service that no card names, those that were short when it began."""
     found: set[CardKey] = set()
     for workload in failing_workloads:
-        under = {key for key, card in cards if workload in card.pods}
+        under = {card.key for card in cards if workload in card.reading.pods}
         if workload not in named:
             lately = (m.short for m in reversed(past) if m.short and m.time_s > now.time_s - OOM_EVIDENCE_S)
             under = set(now.short or next(lately, frozenset()))

@@ -16,10 +16,9 @@ from scaler.planning.replicas import (
     Window,
     bounded,
     least_told,
-    own_load,
+    load_of,
     replicas_for,
     scale_down_window,
-    undiscounted,
 )
 from scaler.planning.steps import demand_steps, load_steps, watermark_steps
 from scaler.planning.watermark import PoolMoment, Watch, tighter, watch
@@ -120,7 +119,7 @@ def want(key: ServiceKey, service: ServicePolicy, operator: OperatorPolicy, seen
         return _without_signals(key, service, pool, seen, reading, reading.spec_replicas, fault)
 
     replicas, derivation = reading.spec_replicas, seen.derivation
-    load = own_load(derivation.moment, pool)
+    load = load_of(derivation.moment, pool)
     raw = replicas_for(load, service, pool)
     demand = bounded(raw, service, pool)
     steps: list[StepMaker] = [
@@ -141,7 +140,7 @@ def want(key: ServiceKey, service: ServicePolicy, operator: OperatorPolicy, seen
     barrier = _barrier(service, pool, seen, reading, unlimited > replicas, steps)
     least_now = told_less(seen.promises, replicas, -math.inf)
     own_ratio = derivation.moment.own_ratio
-    crowded = raw if own_ratio == 1.0 else replicas_for(undiscounted(derivation.moment), service, pool)
+    crowded = raw if own_ratio == 1.0 else replicas_for(derivation.moment.crowded, service, pool)
     # By position: there is one for each service at every tick.
     return Want(
         key,

@@ -5,15 +5,14 @@ On the morning that this project exists for, free VRAM reached zero 32 minutes b
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Sequence
+from collections.abc import Container, Sequence
 from typing import NamedTuple
 
-from scaler.planning.cards import level_bytes, slots_of
+from scaler.planning.cards import PoolCard
 from scaler.planning.forecast import Falling
 from scaler.policy import PoolPolicy
 from scaler.quantity import Level
-from scaler.signals.freshness import free_bytes
-from scaler.snapshot import CardKey, CardReading
+from scaler.snapshot import CardKey
 
 
 class PoolMoment(NamedTuple):
@@ -46,37 +45,34 @@ class Watch(NamedTuple):
 
 def observe(
     time_s: float,
-    cards: Sequence[tuple[CardKey, CardReading]],
-    placeable: Sequence[tuple[CardKey, CardReading]],
-    short_now: Collection[CardKey],
+    cards: Sequence[PoolCard],
+    placeable: Sequence[PoolCard],
     pool: PoolPolicy,
-    stale_after_s: float,
     before: PoolMoment | None,
 ) -> PoolMoment:
-    """The pool's free VRAM by the policy's `watermarkOf`, of the `placeable` cards; `short_now` are seen to be short.
+    """The pool's free VRAM by the policy's `watermarkOf`, of the `placeable` cards.
 
     Where no card has a free slot, all cards count: the next slot to fall free may be on any of them.
     One card that cannot be seen makes the whole unknown, unless it could not take a replica anyway.
     """
-    seen = {key: _seen(card, pool, stale_after_s) for key, card in cards}
     was_short = before.short if before is not None else frozenset[CardKey]()
     # A short card that cannot be seen is short still: exporters often go stale before they vanish.
-    short = frozenset(key for key, room in seen.items() if key in (was_short if room is None else short_now))
-    lost = _lost(time_s, seen, before)
+    short = frozenset(card.key for card in cards if card.is_short or (card.key in was_short and _room(card) is None))
+    lost = _lost(time_s, {card.key for card in cards}, before)
     counted = placeable or cards
-    rooms = [(room, key) for key, _ in counted if (room := seen[key]) is not None]
+    rooms = [(room, card.key) for card in counted if (room := _room(card)) is not None]
     if not rooms or len(rooms) < len(counted) or lost:
-        return PoolMoment(time_s, None, 0.0, None, len(seen), short, lost)
+        return PoolMoment(time_s, None, 0.0, None, len(cards), short, lost)
     if pool.watermark_of == "sum":
         rooms.sort()  # a sum of floats depends on their order
         free = sum(room.free_bytes for room, _ in rooms)
         total = sum(room.total_bytes for room, _ in rooms)
-        return PoolMoment(time_s, free, total, None, len(seen), short, lost)
+        return PoolMoment(time_s, free, total, None, len(cards), short, lost)
     if pool.watermark_of == "percentile":
         room, key = sorted(rooms)[int(pool.percentile / 100 * (len(rooms) - 1))]
     else:
         room, key = min(rooms)
-    return PoolMoment(time_s, room.free_bytes, room.total_bytes, key, len(seen), short, lost)
+    return PoolMoment(time_s, room.free_bytes, room.total_bytes, key, len(cards), short, lost)
 
 
 # So long a card that vanished while it was short may come back; then it is taken for gone, with its node.
@@ -89,11 +85,11 @@ class _Room(NamedTuple):
     total_bytes: float
 
 
-def _seen(card: CardReading, pool: PoolPolicy, stale_after_s: float) -> _Room | None:
-    free, low = free_bytes(card, stale_after_s), level_bytes(pool.low_watermark, card)
-    if free is not None and slots_of(card, pool) == 1 and card.total_bytes is not None:
-        free = card.total_bytes  # when its one place falls free, all of it does
-    return None if free is None or low is None else _Room(free - low, free, card.total_bytes or 0.0)
+def _room(card: PoolCard) -> _Room | None:
+    free, low, total_bytes = card.free_bytes, card.low_bytes, card.reading.total_bytes
+    if free is not None and card.slots == 1 and total_bytes is not None:
+        free = total_bytes  # when its one place falls free, all of it does
+    return None if free is None or low is None else _Room(free - low, free, total_bytes or 0.0)
 
 
 def _lost(time_s: float, present: Container[CardKey], before: PoolMoment | None) -> tuple[tuple[CardKey, float], ...]:

@@ -12,7 +12,7 @@ from scaler.decision import Decision, FleetPlan, Verdict
 from scaler.explain import explanation
 from scaler.planning.cards import cards_by_pool
 from scaler.planning.memory import Memory
-from scaler.planning.replicas import own_load
+from scaler.planning.replicas import load_of
 from scaler.policy import FleetPolicy, ServiceKey
 from scaler.quantity import GIB
 from scaler.report.page import Telling
@@ -175,7 +175,7 @@ class Drawing:
                 inflight = reading.queued + reading.executing
             past = memory.workloads.get(workload)
             if past is not None and past.moments and past.moments[-1].time_s == snapshot.taken_at_s:
-                own = own_load(past.moments[-1], policy.operator.pool(service.pool)).inflight
+                own = load_of(past.moments[-1], policy.operator.pool(service.pool)).inflight
             if reading is not None and reading.failure_per_s is not None:
                 failed = 60 * oom_candidates_per_s(reading)
             drawing.inflight.add(self.at, inflight)
@@ -194,11 +194,11 @@ class Drawing:
             drawing.real.add(self.at, _sum(each.spec_replicas if each else None for each in readings))
             rates = [oom_candidates_per_s(each) for each in readings if each is not None]
             drawing.failed_per_min.add(self.at, 60 * sum(rates) if rates else None)
-            for card, seen in cards[name]:
-                if card not in drawing.cards:
-                    drawing.cards[card] = Extremes(self._width)
-                free = None if seen.free_bytes is None else seen.free_bytes / GIB
-                drawing.cards[card].add(self.at, free)
+            for card in cards[name]:
+                if card.key not in drawing.cards:
+                    drawing.cards[card.key] = Extremes(self._width)
+                free = None if card.reading.free_bytes is None else card.reading.free_bytes / GIB
+                drawing.cards[card.key].add(self.at, free)
             for number, plan in enumerate(plans):
                 # Without an answer the HPA holds what there is.
                 decisions = [plan.decisions[key] for key in keys if key in plan.decisions]

@@ -9,14 +9,13 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from scaler.planning.cards import cards_by_pool, level_bytes, slots_of
+from scaler.planning.cards import PoolCard, cards_by_pool
 from scaler.planning.footprints import Footprints, footprints_of
 from scaler.planning.promises import promised
 from scaler.planning.supply import supply
 from scaler.policy import PoolPolicy
 from scaler.serving.board import Grounds
 from scaler.signals.footprint import card_class
-from scaler.signals.freshness import free_bytes
 from scaler.snapshot import CardKey, CardReading, WorkloadKey
 
 
@@ -69,12 +68,10 @@ def pool_bars(grounds: Grounds) -> dict[str, PoolBars]:
     cards = cards_by_pool(snapshot.cards, fleet.operator)
     found = {}
     for pool in fleet.operator.pools:
-        stale_after_s = fleet.operator.timing.stale_after_s
-        services = fleet.in_pool(pool.name)
-        footprints = footprints_of(pool, cards[pool.name], services, snapshot, memory, stale_after_s)
-        on_cards = {workload for _, card in cards[pool.name] for workload in card.pods}
-        underway = _underway(grounds, pool, on_cards)
-        bars = [_bar(key, card, pool, footprints, underway, stale_after_s) for key, card in cards[pool.name]]
+        own_cards, services = cards[pool.name], fleet.in_pool(pool.name)
+        footprints = footprints_of(pool, own_cards, services, snapshot, memory)
+        underway = _underway(grounds, pool, {workload for card in own_cards for workload in card.reading.pods})
+        bars = [_bar(card, footprints, underway) for card in own_cards]
         found[pool.name] = PoolBars(sorted(bars, key=lambda bar: (bar.margin_bytes, bar.key)), underway)
     return found
 
@@ -99,26 +96,18 @@ def _underway(grounds: Grounds, pool: PoolPolicy, on_cards: set[WorkloadKey]) ->
     return Underway(starting, told)
 
 
-def _bar(
-    key: CardKey,
-    card: CardReading,
-    pool: PoolPolicy,
-    footprints: Footprints,
-    underway: Underway,
-    stale_after_s: float,
-) -> CardBar:
-    slots = slots_of(card, pool)
-    open_slots = None if slots is None else max(0, slots - sum(card.pods.values()))
-    is_alone = slots == 1
+def _bar(card: PoolCard, footprints: Footprints, underway: Underway) -> CardBar:
+    open_slots = None if card.slots is None else max(0, card.slots - card.taken)
+    is_alone = card.slots == 1
     return CardBar(
-        key=key,
-        card=card,
-        free_bytes=free_bytes(card, stale_after_s),
-        total_bytes=card.total_bytes,
-        promised_bytes=_promised_bytes(card, footprints, underway, open_slots),
-        low_bytes=None if is_alone else level_bytes(pool.low_watermark, card),
-        high_bytes=None if is_alone else level_bytes(pool.high_watermark, card),
-        slots=slots,
+        key=card.key,
+        card=card.reading,
+        free_bytes=card.free_bytes,
+        total_bytes=card.reading.total_bytes,
+        promised_bytes=_promised_bytes(card.reading, footprints, underway, open_slots),
+        low_bytes=None if is_alone else card.low_bytes,
+        high_bytes=None if is_alone else card.high_bytes,
+        slots=card.slots,
         open_slots=open_slots,
     )
 

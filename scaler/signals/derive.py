@@ -28,16 +28,31 @@ BY_PROCESS = ("agent", "exporter-per-process")
 QUEUE_WINDOW_S = 300.0
 
 
+class Load(NamedTuple):
+    """What a service asks replicas for, at one moment.
+
+    Attributes:
+        inflight: requests in flight. queued: those of them that wait. gpu_busy: GPU time, in busy cards.
+        present: all fresh requests in flight, whoever slows them down: while there are any, one replica is needed.
+        carried_floor: replicas that arrivals above all that was carried take at the highest load that was; else 0.
+        carried_by: the replicas that carry these arrivals now all the same, without a queue that grows; else 0.
+    """
+
+    inflight: float
+    queued: float
+    gpu_busy: float
+    present: float
+    carried_floor: float
+    carried_by: int
+
+
 class Moment(NamedTuple):
     """A workload at one moment, corrected: what later moments and the decision look back on.
 
     Attributes:
-        inflight: fresh requests in flight, the larger of the stable and the (discounted) burst reading.
-        own_ratio: part of `inflight` that own arrivals need by what was seen; the rest is the neighbours' doing.
-        carried_floor: replicas that arrivals above all that was carried take at the highest load that was; else 0.
-        carried_by: the replicas that carry these arrivals now all the same, without a queue that grows; else 0.
-        queued: requests waiting. gpu_busy: own GPU time in busy cards; own_gpu_ratio: part of it that own arrivals
-            need, see own_gpu_ratio().
+        crowded: all that is fresh, with what neighbours add: the larger of the stable and the (discounted) burst
+            reading. own: the part of it that own arrivals need by what was seen. Time-slicing stretches waiting and
+            execution alike, by 1 / `own_ratio`; GPU time has a ratio of its own, see own_gpu_ratio().
         fresh_per_s: fresh arrivals per second.
         spec_replicas / ready_replicas: as read then.
         is_whole: all ready pods were seen; if not, nothing less than the replicas was told.
@@ -47,13 +62,9 @@ class Moment(NamedTuple):
     """
 
     time_s: float
-    inflight: float
+    crowded: Load
+    own: Load
     own_ratio: float
-    carried_floor: float
-    carried_by: int
-    queued: float
-    gpu_busy: float
-    own_gpu_ratio: float
     fresh_per_s: float | None
     spec_replicas: int
     ready_replicas: int
@@ -115,20 +126,22 @@ def derive(
         needed = needed_inflight(carried, flows, flow_now, fresh, operator.timing.stable_window_s)
     own_ratio = min(1.0, needed.inflight / fresh) if needed is not None and fresh > 0.0 else 1.0
 
-    floor_replicas = needed.floor_replicas if needed is not None else 0.0
-    is_carried = floor_replicas > 0.0 and lesson(time_s, reading, stable, operator) is not None
+    queued, gpu_busy = min(reading.queued or 0.0, fresh), reading.gpu_busy or 0.0
+    crowded = own = Load(fresh, queued, gpu_busy, fresh, 0.0, 0)
+    if needed is not None:
+        floor_replicas = needed.floor_replicas
+        is_carried = floor_replicas > 0.0 and lesson(time_s, reading, stable, operator) is not None
+        gpu_ratio = own_gpu_ratio(reading, flow, own_ratio)
+        carried_by = (reading.ready_replicas or 0) if is_carried else 0
+        own = Load(fresh * own_ratio, queued * own_ratio, gpu_busy * gpu_ratio, fresh, floor_replicas, carried_by)
 
     futile = futility(reading, flow_now, carried, cards, operator.timing.stale_after_s)
-    # By position: named, a tuple of 14 takes twice as long, for each workload at every tick.
+    # By position: named, a tuple of 12 takes twice as long, for each workload at every tick.
     moment = Moment(
         time_s,
-        fresh,
+        crowded,
+        own,
         own_ratio,
-        floor_replicas,  # carried_floor
-        (reading.ready_replicas or 0) if is_carried else 0,  # carried_by
-        min(reading.queued or 0.0, fresh),
-        reading.gpu_busy or 0.0,
-        own_gpu_ratio(reading, flow, own_ratio),
         flow.fresh_per_s if flow is not None else None,
         reading.spec_replicas,
         reading.ready_replicas or 0,

@@ -31,7 +31,7 @@ def places(cards: Iterable[CardReading]) -> Counter[WorkloadKey]:
     return found
 
 
-def names_all_pods(cards: Iterable[CardReading]) -> bool:
+def _names_all_pods(cards: Iterable[CardReading]) -> bool:
     """Whether a pool's exporter names all pods of a card: one that names one pod a card says nothing of who else is
     there."""
     return any(sum(card.pods.values()) > 1 for card in cards)
@@ -39,7 +39,7 @@ def names_all_pods(cards: Iterable[CardReading]) -> bool:
 
 def vram_lessons(
     snapshot: Snapshot,
-    pools: Mapping[str, list[tuple[CardKey, CardReading]]],
+    pools: Mapping[str, Cards],
     before: Marked | None,
     in_oom: Collection[WorkloadKey],
     lately: Callable[[WorkloadKey], int],
@@ -51,10 +51,10 @@ def vram_lessons(
     still.
     """
     taught: Taught = {}
-    on_cards = places(card for cards in pools.values() for _, card in cards)
+    on_cards = places(card for cards in pools.values() for card in cards.values())
     for pool, cards in pools.items():
-        names_all = names_all_pods(card for _, card in cards)
-        for key, card in cards:
+        names_all = _names_all_pods(cards.values())
+        for key, card in cards.items():
             free = free_bytes(card, stale_after_s)
             if free is None:
                 continue
@@ -85,7 +85,7 @@ def _from_used(card: CardReading, free: float, before: CardReading | None) -> di
     """What a pod takes, by the card's used memory: where one Deployment alone sits, or by how much it rose since the
     last lesson when exactly one pod has come."""
     if card.total_bytes is not None and len(card.pods) == 1:
-        return {workload: (card.total_bytes - free) / pods for workload, pods in card.pods.items()}
+        return {workload: (card.total_bytes - free) / pods for workload, pods in card.pods.items() if pods}
     if before is None or before.free_bytes is None:
         return {}
     came = {w: pods - before.pods.get(w, 0) for w, pods in card.pods.items() if pods != before.pods.get(w, 0)}
