@@ -6,10 +6,12 @@ A failed query is data too: its signals are None and a Problem says why. Sources
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from operator import attrgetter
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 GpuBusySource = Literal["agent", "exporter-per-process", "triton-wall-time", "vllm-running"]
 HeldSource = Literal["agent", "exporter-per-process"]
@@ -155,16 +157,47 @@ class Snapshot:
     asked: Mapping[WorkloadKey, int] = field(default_factory=dict)
 
 
-_WORKLOAD_NUMBERS = attrgetter(*(name for name in WorkloadReading.__slots__ if name != "gpu_busy_source"))
-_CARD_NUMBERS = attrgetter("free_bytes", "total_bytes", "utilization_ratio", "age_s")
+_WORKLOAD_NUMBER_NAMES = tuple(name for name in WorkloadReading.__slots__ if name != "gpu_busy_source")
+_CARD_NUMBER_NAMES = ("free_bytes", "total_bytes", "utilization_ratio", "age_s")
+_WORKLOAD_NUMBERS, _CARD_NUMBERS = attrgetter(*_WORKLOAD_NUMBER_NAMES), attrgetter(*_CARD_NUMBER_NAMES)
 
 
 def _refuse_non_finite(reading: WorkloadReading | CardReading, numbers: attrgetter[tuple[float | None, ...]]) -> None:
     """KEDA turns NaN and infinities into 0, which scales down: they end here, whatever a source lets through."""
-    values = numbers(reading)
-    if math.isfinite(sum(filter(None, values))):  # a day of 300 readings an instant is 1.7 million of them
+    if _is_finite(numbers(reading)):
         return
     for name in reading.__slots__:
         value = getattr(reading, name)
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"{name}: {value} is not a reading; what cannot be seen is None")
+
+
+def _is_finite(values: Sequence[float | None]) -> bool:
+    """Whether all of them are, by their sum: each by itself takes thrice the time."""
+    return math.isfinite(sum(filter(None, values)))
+
+
+Reading = TypeVar("Reading", WorkloadReading, CardReading)
+
+
+def from_columns(kind: type[Reading], columns: Sequence[Sequence[Any]]) -> list[Reading]:
+    """Readings from the values of each field, in the order of the fields: what `kind(*row)` gives for every row.
+
+    A frozen dataclass is slow to build, 3 us: a day of 300 readings a moment has 1.7 million of them. Here each field
+    is set for all readings at once, in a quarter of that, and looked through for what is not finite.
+
+    Raises:
+        ValueError: as the first reading that is none, or if one column is longer than another.
+    """
+    if len({len(column) for column in columns}) != 1:
+        raise ValueError(f"expected columns of one length, not of {', '.join(str(len(column)) for column in columns)}")
+    by_name = dict(zip(kind.__slots__, columns, strict=True))
+    names = _WORKLOAD_NUMBER_NAMES if kind is WorkloadReading else _CARD_NUMBER_NAMES
+    held = [vram for of_card in filter(None, by_name.get("held", ())) for vram in of_card.values()]
+    if not (all(_is_finite(by_name[name]) for name in names) and _is_finite(tuple(chain.from_iterable(held)))):
+        return [kind(*row) for row in zip(*columns, strict=True)]  # says which of them
+    readings = [object.__new__(kind) for _ in columns[0]]
+    for name, column in by_name.items():
+        set_field = getattr(kind, name).__set__
+        deque(map(set_field, readings, column), maxlen=0)  # only runs through it: half the time of a loop
+    return readings

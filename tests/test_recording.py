@@ -27,7 +27,8 @@ from scaler.snapshot import (
     WorkloadReading,
 )
 from scaler.sources.recording import BadRecording, RecordingSource
-from scaler.sources.recording_format import RecordingHeader
+from scaler.sources.recording_format import RecordingHeader, Unexpected
+from scaler.sources.recording_rows import parse_line
 from scaler.sources.recording_writer import write_recording
 from scaler.sources.source import SourceUnavailable
 
@@ -255,6 +256,15 @@ def _edit(number: int, old: bytes, new: bytes) -> Change:
     return change
 
 
+def _row_twice(number: int, kind: str) -> Change:
+    def change(lines: list[bytes]) -> list[bytes]:
+        record = json.loads(lines[number - 1])
+        record[kind] *= 2
+        return [*lines[: number - 1], json.dumps(record).encode() + b"\n", *lines[number:]]
+
+    return change
+
+
 # Line 1 is the header, 2 the service, 3 the card, 4 to 6 three snapshots, 7 the end mark.
 @pytest.mark.parametrize(
     ("change", "line", "expected"),
@@ -284,6 +294,8 @@ def _edit(number: int, old: bytes, new: bytes) -> Change:
         pytest.param(_edit(4, b"[[0,2,", b"[[0,2.5,"), 4, "spec_replicas as null or a whole", id="half a replica"),
         pytest.param(_edit(4, b"[[0,2,", b"[[1,2,"), 4, "one of the 1 defined so far", id="an undefined service"),
         pytest.param(_edit(4, b"[[0,2,", b"[[0,2,7,"), 4, '"workloads" with 16 values each', id="a value too many"),
+        pytest.param(_row_twice(4, "workloads"), 4, "with kserve-models/e5-predictor once", id="a service twice"),
+        pytest.param(_row_twice(4, "cards"), 4, '"cards" with GPU-0/ once', id="a card twice"),
         pytest.param(_edit(4, b'"problems":[]', b'"problems":[1]'), 4, '"problems" as', id="no problem"),
         pytest.param(_edit(3, b'"GPU-0"', b"7"), 3, '"card": uuid as a text', id="a card without name"),
         pytest.param(_edit(3, b'"e5-predictor",1', b'"e5-predictor"'), 3, "pods as", id="pods without number"),
@@ -355,6 +367,63 @@ def test_damaged_gzip_data_is_refused(tmp_path: Path, damage: Callable[[bytes], 
         all_of(path)
     assert expected in str(refusal.value)
     assert str(refusal.value).startswith(f"{path}: line ")
+
+
+def _as_json_reads_it(line: bytes) -> str:
+    """What Python's json makes of a line, or that it is refused."""
+
+    def refuse(name: str) -> None:
+        raise ValueError(name)
+
+    try:
+        record = json.loads(line.decode("utf-8"), parse_constant=refuse)
+    except (ValueError, RecursionError):
+        return "refused"
+    return repr(record) if isinstance(record, dict) else "refused"
+
+
+def _as_read(line: bytes) -> str:
+    try:
+        return repr(parse_line(line))
+    except Unexpected:
+        return "refused"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        pytest.param(b"1e999", id="a number beyond the largest float"),
+        pytest.param(b"1" * 20, id="a whole number beyond 64 bits"),
+        pytest.param(b"-9223372036854775809", id="below 64 bits"),
+        pytest.param(b"9" * 400, id="400 digits"),
+        pytest.param(b"9" * 5000, id="more digits than Python converts"),
+        pytest.param(b"-0", id="a zero with a sign"),
+        pytest.param(b"5e-324", id="the smallest float"),
+        pytest.param(b'1,"a":2', id="a key twice"),
+        pytest.param(b'"\\ud800"', id="half of a surrogate pair"),
+        pytest.param(b'"\xed\xa0\x80"', id="the same in UTF-8"),
+        pytest.param(b'"\xff"', id="not UTF-8"),
+        pytest.param(b'"\x01"', id="a control character"),
+        pytest.param(b"[1,]", id="a comma too many"),
+        pytest.param(b"01", id="a leading zero"),
+        pytest.param(b"[" * 500 + b"]" * 500, id="500 deep"),
+        pytest.param(b"1}{", id="two objects"),
+        pytest.param(b"1} \r\n\t", id="a brace too many"),
+    ],
+)
+def test_a_line_reads_as_json_reads_it(value: bytes) -> None:
+    line = b'{"a":' + value + b"}"
+    assert _as_read(line) == _as_json_reads_it(line)
+
+
+LINE = b'{"time":1750000000.0,"cards":[[0,1.5e9,null,-0.0,[9500000000.0]]],"problems":[["vram","\\u00fc \xc3\xbc"]]}'
+pieces = st.sampled_from([b"", b"-", b".", b"0", b"9" * 25, b"e9", b"e999", b'"', b"[", b"]", b",", b"NaN", b"null"])
+
+
+@given(st.integers(0, len(LINE)), st.integers(0, 3), pieces | st.binary(max_size=3))
+def test_a_damaged_line_reads_as_json_reads_it(at: int, less: int, new: bytes) -> None:
+    line = LINE[:at] + new + LINE[at + less :]
+    assert _as_read(line) == _as_json_reads_it(line)
 
 
 def test_a_line_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,7 +51,7 @@ from scaler.replay.dry_run import DryRun
 from scaler.replay.report_page import replay_page
 from scaler.replay.tables import tables
 from scaler.report.write import write_page
-from scaler.serving.garbage import QuietCollector
+from scaler.serving.garbage import seldom_collecting
 from scaler.serving.history import learn, spans
 from scaler.settings import Settings, load_settings
 from scaler.snapshot import Snapshot
@@ -209,11 +209,9 @@ def _history(feed: _Feed, operator: OperatorPolicy, start_s: float) -> Memory:
 
 def _play(run: DryRun, finding: Finding, snapshots: Iterable[Snapshot], json_path: str | None) -> None:
     """Runs them all, and writes each moment's decisions as it comes."""
-    collector = QuietCollector()
-    with json_output(json_path) as file:
+    with seldom_collecting(), json_output(json_path) as file:
         for snapshot in snapshots:
-            with collector.tick():
-                moment = run.at(snapshot)
+            moment = run.at(snapshot)
             finding.add(moment.plans[0])
             if file is not None:
                 file.writelines(f"{json.dumps(each)}\n" for each in moment.as_json())
@@ -236,6 +234,8 @@ class Finding:
 
     def add(self, plan: FleetPlan) -> None:
         """One more plan is looked through."""
+        if not self.wanted:
+            return
         for decision in plan.decisions.values():
             hit = self.wanted.intersection(decision.reasons)
             if hit:

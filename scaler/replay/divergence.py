@@ -85,8 +85,7 @@ class ServiceAccount:
         if self.last is not None and self.last.granted is not None:
             self.real_hours += gap_h * (was or 0)
             self.granted_hours += gap_h * (was_granted or 0)
-        told = met(self.last, decision)
-        self.last = decision
+        before, self.last = self.last, decision
         replicas, granted = decision.replicas, decision.granted
         if replicas is None or granted is None:
             self.unknown_steps += 1
@@ -99,13 +98,16 @@ class ServiceAccount:
                 self.first_veto_s = decision.time_s
         if was is not None and replicas > was:
             self.real_ups += 1
-        if was is not None and told.granted is not None and replicas > max(was, told.granted):
-            reason = told.reasons[0] if told.reasons else Reason.DEMAND
-            self.withheld.append(Withheld(decision.time_s, was, replicas, told.granted, free_bytes, reason))
+            told = met(before, decision)
+            if told.granted is not None and replicas > told.granted:
+                reason = told.reasons[0] if told.reasons else Reason.DEMAND
+                self.withheld.append(Withheld(decision.time_s, was, replicas, told.granted, free_bytes, reason))
         self._compare(decision.time_s, replicas, granted, free_bytes)
 
     def _compare(self, time_s: float, replicas: int, granted: int, free_bytes: float | None) -> None:
         """Ends what the recorded autoscaler has caught up with or what is granted no more; begins what is more."""
+        if not self._open and granted <= replicas:
+            return
         for place in list(self._open):
             ahead = self.ahead[place]
             if replicas >= ahead.after or granted <= ahead.before:

@@ -174,6 +174,7 @@ class Replay:
     start_s: float | None = None
     end_s: float | None = None
     warm_up: WarmUp | None = None
+    _outlines: dict[ServiceKey, tuple[object, ...]] = field(default_factory=dict)
 
     @property
     def clock(self) -> Clock:
@@ -198,9 +199,10 @@ class Replay:
             account = self.services.get(key)
             if account is None:
                 account = self.services[key] = ServiceAccount(key)
-            pool, before = plan.pools.get(decision.pool), account.last
+            pool, outline = plan.pools.get(decision.pool), _outline(decision)
             account.add(decision, gap_h, pool.free_bytes if pool else None)
-            if before is None or _outline(before) != _outline(decision):
+            if outline != self._outlines.get(key):
+                self._outlines[key] = outline
                 self._log(Change(plan.time_s, pool, decision))
 
     def _log(self, change: Change) -> None:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from itertools import chain
 from typing import Any, NamedTuple, NoReturn, get_args
+
+import msgspec.json
 
 from scaler.snapshot import (
     CardKey,
@@ -24,6 +26,7 @@ from scaler.snapshot import (
     Snapshot,
     WorkloadKey,
     WorkloadReading,
+    from_columns,
 )
 from scaler.sources.recording_format import COLUMNS, FORMAT, WORKLOAD_SELDOM, RecordingHeader, Unexpected
 
@@ -32,16 +35,18 @@ _COUNTS = {"spec_replicas", "ready_replicas", "status_replicas", "scraped_pods",
 _SNAPSHOT_KEYS = {"time", "workloads", "cards", "problems"}
 _NUMBER, _COUNT = {float, type(None)}, {int, type(None)}
 _NOBODY = object()  # a card's definition without told_by
-# A reading is built from its row by place.
+# Readings are built from their columns by place.
 assert (*COLUMNS["workloads"], *WORKLOAD_SELDOM) == tuple(item.name for item in fields(WorkloadReading))
 assert COLUMNS["cards"] == ("free_bytes", "utilization_ratio", "age_s", "held")
 
 
 class _Workload(NamedTuple):
-    """A workload's definition: its name, and the values of WORKLOAD_SELDOM."""
+    """A workload's definition: its name, and WORKLOAD_SELDOM."""
 
     key: WorkloadKey
-    seldom: tuple[Any, ...]
+    gpu_busy_source: GpuBusySource | None
+    gpu_memory_utilization: float | None
+    revision_created_s: float | None
 
 
 class _Card(NamedTuple):
@@ -61,14 +66,23 @@ class _Card(NamedTuple):
 def parse_line(line: bytes) -> dict[str, Any]:
     """One line as a JSON object; raises Unexpected."""
     try:
-        record = _DECODER.decode(line.decode("utf-8"))
+        record = _decode(line)
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        record = _decode_in_words(line)
+    if not isinstance(record, dict):
+        raise Unexpected(f"one JSON object, not {type(record).__name__}")
+    return record
+
+
+def _decode_in_words(line: bytes) -> Any:
+    """By Python's json, which takes seven times as long: for the words of a refusal, and for the little that it takes
+    and msgspec does not, such as half of a surrogate pair."""
+    try:
+        return _DECODER.decode(line.decode("utf-8"))
     except Unexpected:
         raise
     except (ValueError, RecursionError) as error:
         raise Unexpected(f"one JSON object ({type(error).__name__}: {error})") from None
-    if not isinstance(record, dict):
-        raise Unexpected(f"one JSON object, not {type(record).__name__}")
-    return record
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -76,6 +90,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+_decode = msgspec.json.Decoder().decode
 
 
 def snapshots_in(records: Iterator[dict[str, Any]], header: RecordingHeader) -> Iterator[Snapshot]:
@@ -115,7 +130,7 @@ class _Rows:
 
     def define_workload(self, values: Any) -> None:
         namespace, deployment, *seldom = _row("workload", values)
-        self._workloads.append(_Workload(WorkloadKey(namespace, deployment), tuple(seldom)))
+        self._workloads.append(_Workload(WorkloadKey(namespace, deployment), *seldom))
 
     def define_card(self, values: Any, told_by: Any) -> None:
         uuid, gpu_instance_id, total_bytes, node, model, slots, pods, held_by = _row("card", values)
@@ -139,45 +154,55 @@ class _Rows:
         )
 
     def _readings(self, rows: Any) -> dict[WorkloadKey, WorkloadReading]:
-        readings: dict[WorkloadKey, WorkloadReading] = {}
-        for number, *values in _checked("workloads", rows, len(self._workloads)):
-            key, seldom = self._workloads[number]
-            if key in readings:
-                raise Unexpected(f'"workloads" with {"/".join(key)} once')
-            readings[key] = WorkloadReading(*values, *seldom)
-        return readings
+        numbers, *columns = _columns("workloads", rows, len(self._workloads))
+        if not numbers:
+            return {}
+        keys, *seldom = _defined("workloads", self._workloads, numbers)
+        readings = from_columns(WorkloadReading, [*columns, *seldom])
+        return dict(zip(keys, readings, strict=True))
 
     def _shown(self, rows: Any) -> dict[CardKey, CardReading]:
-        cards: dict[CardKey, CardReading] = {}
-        for number, free_bytes, utilization_ratio, age_s, held in _checked("cards", rows, len(self._cards)):
-            key, total_bytes, node, model, slots, pods, held_by, *told_by = self._cards[number]
-            if key in cards:
-                raise Unexpected(f'"cards" with {"/".join(key)} once')
-            if len(held) != 2 * len(held_by):
-                raise Unexpected(f'"cards": held as a total and a largest for each of the {len(held_by)} in held_by')
-            by_workload = dict(zip(held_by, map(HeldVram, held[::2], held[1::2]), strict=True)) if held else {}
-            cards[key] = CardReading(
-                free_bytes, total_bytes, utilization_ratio, age_s, node, model, slots, pods, by_workload, *told_by
-            )
-        return cards
+        numbers, free_bytes, utilization_ratio, age_s, held = _columns("cards", rows, len(self._cards))
+        if not numbers:
+            return {}
+        keys, total_bytes, node, model, slots, pods, held_by, *told_by = _defined("cards", self._cards, numbers)
+        by_workload = list(map(_held, held_by, held))
+        columns = [free_bytes, total_bytes, utilization_ratio, age_s, node, model, slots, pods, by_workload, *told_by]
+        return dict(zip(keys, from_columns(CardReading, columns), strict=True))
 
 
-def _checked(kind: str, rows: Any, defined: int) -> list[list[Any]]:
-    """The rows [definition, values...] with every value as its column takes it."""
+def _defined(kind: str, definitions: Sequence[tuple[Any, ...]], numbers: Sequence[int]) -> list[tuple[Any, ...]]:
+    """The columns of the definitions of these numbers, their keys first."""
+    keys, *seldom = zip(*map(definitions.__getitem__, numbers), strict=True)
+    if len(set(keys)) < len(keys):
+        twice = next(key for place, key in enumerate(keys) if key in keys[:place])
+        raise Unexpected(f'"{kind}" with {"/".join(twice)} once')
+    return [keys, *seldom]
+
+
+def _columns(kind: str, rows: Any, defined: int) -> list[Sequence[Any]]:
+    """The columns of the rows [definition, values...], with every value as its column takes it."""
     if not isinstance(rows, list):
         raise Unexpected(f'"{kind}" as [[definition, ...], ...]')
     for row in rows:
         if not (isinstance(row, list) and row and type(row[0]) is int and 0 <= row[0] < defined):
             raise Unexpected(f'"{kind}" as [[definition, ...], ...] with one of the {defined} defined so far')
-    columns = COLUMNS[kind]
-    if {len(row) for row in rows} == {1 + len(columns)}:
-        _, *by_column = zip(*rows, strict=True)
-        if all(map(_is_sound, columns, by_column)):
-            return rows
-    return [[row[0], *_row(kind, row[1:])] for row in rows]
+    names = COLUMNS[kind]
+    if {len(row) for row in rows} == {1 + len(names)}:
+        columns: list[Sequence[Any]] = list(zip(*rows, strict=True))
+        if all(map(_is_sound, names, columns[1:])):
+            return columns
+    checked = [[row[0], *_row(kind, row[1:])] for row in rows]
+    return list(zip(*checked, strict=True)) or [()] * (1 + len(names))
 
 
-def _is_sound(column: str, values: tuple[Any, ...]) -> bool:
+def _held(held_by: list[WorkloadKey], numbers: list[float]) -> dict[WorkloadKey, HeldVram]:
+    if len(numbers) != 2 * len(held_by):
+        raise Unexpected(f'"cards": held as a total and a largest for each of the {len(held_by)} in held_by')
+    return dict(zip(held_by, map(HeldVram, numbers[::2], numbers[1::2]), strict=True)) if numbers else {}
+
+
+def _is_sound(column: str, values: Sequence[Any]) -> bool:
     """Whether all values of a column are as they should be, without any conversion."""
     types = set(map(type, values))
     if column == "held":
