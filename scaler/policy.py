@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
@@ -291,12 +291,18 @@ class ServicePolicy(Section):
 
 @dataclass(frozen=True, slots=True)
 class FleetPolicy:
-    """The operator's policy and all ScaledObjects that are planned for. Not settled: others may be asked about, and
-    may have been told of VRAM by another instance."""
+    """The operator's policy and all ScaledObjects that are planned for, with the Deployment of each. Not settled:
+    others may be asked about, and may have been told of VRAM by another instance."""
 
     operator: OperatorPolicy
     services: Mapping[ServiceKey, ServicePolicy]
     is_settled: bool = True
+    workloads: Mapping[ServiceKey, WorkloadKey] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # Named once: a key that is the same object is found in a dict without being compared.
+        workloads = {key: service.workload(key) for key, service in self.services.items()}
+        object.__setattr__(self, "workloads", workloads)
 
     def in_pool(self, name: str) -> dict[ServiceKey, ServicePolicy]:
         """The services of the pool of that name."""

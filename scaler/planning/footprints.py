@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 from scaler.planning.cards import PoolCard
 from scaler.planning.memory import NOTHING, Memory, WorkloadMemory
-from scaler.policy import PoolPolicy, ServiceKey, ServicePolicy
+from scaler.policy import FleetPolicy, PoolPolicy
 from scaler.quantity import Level, format_bytes
 from scaler.signals.footprint import OOM_RAISE, CardClass, Known, card_class
 from scaler.signals.footprint import Footprints as Lessons
@@ -212,11 +212,11 @@ _AFTER_OOM, _WHILE_FULL = "after out-of-memory failures", "while batches may be 
 def footprints_of(
     pool: PoolPolicy,
     cards: Sequence[PoolCard],
-    services: Mapping[ServiceKey, ServicePolicy],
+    fleet: FleetPolicy,
     snapshot: Snapshot,
     memory: Memory,
 ) -> Footprints:
-    """The footprints on a pool's cards; `services` are those of the pool."""
+    """The footprints on a pool's cards."""
     totals = totals_by_class(cards) or {card_class("", None): 0.0}
     present: dict[CardClass, dict[WorkloadKey, Present]] = {}
     for seen in cards:
@@ -228,8 +228,8 @@ def footprints_of(
             if vram.largest_bytes > on_card.get(workload, _NOTHING).held_bytes:
                 on_card[workload] = Present(vram.largest_bytes, card.held_source or "")
     declared: dict[WorkloadKey, int] = {}
-    for key, service in services.items():
-        workload = service.workload(key)
+    for key, service in fleet.in_pool(pool.name).items():
+        workload = fleet.workloads[key]
         declared[workload] = max(declared.get(workload, 0), service.vram_per_replica or 0)
     whole = {card: total - pool.low_watermark.of(total) for card, total in totals.items()}
     found = Footprints(

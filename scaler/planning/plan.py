@@ -53,7 +53,7 @@ def plan(snapshot: Snapshot, policy: FleetPolicy, memory: Memory) -> tuple[Fleet
     decisions: dict[ServiceKey, Decision] = {}
     wants: dict[str, dict[ServiceKey, Want]] = {pool.name: {} for pool in operator.pools}
     for key, service in policy.services.items():
-        workload = service.workload(key)
+        workload = policy.workloads[key]
         moments, promises = memory.workloads.get(workload, NOTHING).moments, memory.promises.get(key, ())
         pool_now = seen_pools[service.pool]
         seen = Seen(time_s, snapshot, workload, derived.get(workload), moments, promises, pool_now, sits_on)

@@ -34,8 +34,8 @@ def kept(promises: Promises, time_s: float) -> dict[ServiceKey, tuple[Promise, .
     """The promises that may still be acted on."""
     kept = {}
     for key, made in promises.items():
-        if made[0].time_s <= time_s - PROMISE_S:  # the oldest
-            made = tuple(each for each in made if each.time_s > time_s - PROMISE_S)
+        while made and made[0].time_s <= time_s - PROMISE_S:  # the oldest: one a tick, as a rule
+            made = made[1:]
         if made:
             kept[key] = made
     return kept

@@ -41,7 +41,7 @@ def reclaim(
     supplies = (supply(memory.workloads.get(each.workload, NOTHING).counts, each.time_s) for each in wants.values())
     if any(now.lately > now.existing for now in supplies):  # pods are going already
         return wants
-    footprints = footprints_of(pool, cards, fleet.in_pool(pool.name), snapshot, memory)
+    footprints = footprints_of(pool, cards, fleet, snapshot, memory)
 
     def size_bytes(want: Want) -> float:
         largest = footprints.highest(want.workload)

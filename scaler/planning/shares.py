@@ -17,7 +17,7 @@ from scaler.planning.rooms import nodes, rooms, unplaced
 from scaler.planning.spread import Nodes, headroom
 from scaler.planning.supply import NO_SUPPLY, STARTING_S, Supply, supply
 from scaler.planning.wants import Want
-from scaler.policy import FleetPolicy, PoolPolicy, ServiceKey, ServicePolicy
+from scaler.policy import FleetPolicy, PoolPolicy, ServiceKey
 from scaler.quantity import format_bytes
 from scaler.signals.vram_lessons import places
 from scaler.snapshot import Snapshot, WorkloadKey
@@ -68,8 +68,8 @@ class _Outstanding:
         least_soon: Mapping[WorkloadKey, int],
     ) -> None:
         self._pool, self._memory, self._workloads = pool, memory, snapshot.workloads
-        self._services = fleet.in_pool(pool.name)
-        self._footprints = footprints_of(pool, cards, self._services, snapshot, memory)
+        self._services, self._deployments = fleet.in_pool(pool.name), fleet.workloads
+        self._footprints = footprints_of(pool, cards, fleet, snapshot, memory)
         self._totals = self._footprints.totals
         self._places = places(card.reading for card in cards)
         self._supplies: dict[WorkloadKey, Supply] = {}
@@ -100,8 +100,8 @@ class _Outstanding:
             leaving = lately - (self._wanted(workload, each) if soon is None else soon)
             if leaving > 0:
                 going[workload] = leaving
-        promises, services = memory.promises, self._services
-        self._told = {key: self._promised(key, services[key]) for key in sorted(promises.keys() & services.keys())}
+        told_of = sorted(memory.promises.keys() & self._services.keys())
+        self._told = {key: self._promised(key) for key in told_of}
         self._needs: dict[ServiceKey, Need] = {}
         # In the order of names: workloads come in another order in each process.
         self._hidden, self._rolling = hidden, dict(sorted(rolling.items()))
@@ -152,7 +152,7 @@ class _Outstanding:
 
     def steps(self, claim: Claim, share: Share, told: int) -> list[Step]:
         """The footprint that counted, and what bound; `told` replicas were promised to all services together."""
-        workload = self._services[claim.key].workload(claim.key)
+        workload = self._deployments[claim.key]
         kind = max(self._totals, key=lambda card: (claim.need.held_bytes[card], card), default=None)
         if kind is None:
             return []
@@ -191,8 +191,8 @@ class _Outstanding:
             text += "; more would fit but for others' claims"
         return Step("fitting", share.granted - claim.replicas, "replicas", f"{text} (placement {self._placement})")
 
-    def _promised(self, key: ServiceKey, service: ServicePolicy) -> int:
-        workload = service.workload(key)
+    def _promised(self, key: ServiceKey) -> int:
+        workload = self._deployments[key]
         replicas = self._wanted(workload, self._supplies.get(workload, NO_SUPPLY))
         return promised(self._memory.promises[key], replicas)
 
@@ -207,10 +207,9 @@ class _Outstanding:
         promise."""
         need = self._needs.get(key)
         if need is None:
-            service = self._services[key]
-            workload = service.workload(key)
+            workload = self._deployments[key]
             held = {card: self._footprints.of(workload, card).held_bytes for card in self._totals}
-            extra = extra_bytes(self._pool, service.low_watermark, self._totals)
+            extra = extra_bytes(self._pool, self._services[key].low_watermark, self._totals)
             need = self._needs[key] = Need(held, self._cards.get(workload, 1), extra)
         return need
 

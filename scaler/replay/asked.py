@@ -63,8 +63,8 @@ class Asked:
         found: dict[ServiceKey, int] = {}
         if not snapshot.asked and not self.services:
             return found
-        for key, service in policy.services.items():
-            asked, decision = snapshot.asked.get(service.workload(key)), plan.decisions.get(key)
+        for key, workload in policy.workloads.items():
+            asked, decision = snapshot.asked.get(workload), plan.decisions.get(key)
             if asked is not None:
                 found[key] = asked
             if asked is not None and decision is not None and decision.granted is not None:

@@ -165,8 +165,7 @@ class Drawing:
     def _add_services(self, snapshot: Snapshot, plans: list[FleetPlan], memory: Memory) -> None:
         policy = self._policies[0]
         for key, drawing in self.services.items():
-            service = policy.services[key]
-            workload = service.workload(key)
+            service, workload = policy.services[key], policy.workloads[key]
             reading = snapshot.workloads.get(workload)
             drawing.real.add(self.at, reading.spec_replicas if reading else None)
             drawing.asked.add(self.at, snapshot.asked.get(workload))
@@ -188,7 +187,7 @@ class Drawing:
         cards = cards_by_pool(snapshot.cards, self._policies[0].operator)
         for name, drawing in self.pools.items():
             keys = list(self._policies[0].in_pool(name))
-            workloads = [self._policies[0].services[key].workload(key) for key in keys]
+            workloads = [self._policies[0].workloads[key] for key in keys]
             readings = [snapshot.workloads.get(each) for each in workloads]
             drawing.asked.add(self.at, _sum(snapshot.asked.get(each) for each in workloads))
             drawing.real.add(self.at, _sum(each.spec_replicas if each else None for each in readings))

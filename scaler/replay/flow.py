@@ -27,7 +27,7 @@ def workloads_by_pool(policy: FleetPolicy) -> dict[str, list[WorkloadKey]]:
     """The workloads whose requests make each pool's flow."""
     found: dict[str, list[WorkloadKey]] = {}
     for key, service in policy.services.items():
-        found.setdefault(service.pool, []).append(service.workload(key))
+        found.setdefault(service.pool, []).append(policy.workloads[key])
     return found
 
 

@@ -68,8 +68,8 @@ def pool_bars(grounds: Grounds) -> dict[str, PoolBars]:
     cards = cards_by_pool(snapshot.cards, fleet.operator)
     found = {}
     for pool in fleet.operator.pools:
-        own_cards, services = cards[pool.name], fleet.in_pool(pool.name)
-        footprints = footprints_of(pool, own_cards, services, snapshot, memory)
+        own_cards = cards[pool.name]
+        footprints = footprints_of(pool, own_cards, fleet, snapshot, memory)
         underway = _underway(grounds, pool, {workload for card in own_cards for workload in card.reading.pods})
         bars = [_bar(card, footprints, underway) for card in own_cards]
         found[pool.name] = PoolBars(sorted(bars, key=lambda bar: (bar.margin_bytes, bar.key)), underway)
@@ -79,7 +79,7 @@ def pool_bars(grounds: Grounds) -> dict[str, PoolBars]:
 def _underway(grounds: Grounds, pool: PoolPolicy, on_cards: set[WorkloadKey]) -> Underway:
     snapshot, memory = grounds.snapshot, grounds.memory
     services = grounds.fleet.in_pool(pool.name)
-    ours = on_cards | {service.workload(key) for key, service in services.items()}
+    ours = on_cards | {grounds.fleet.workloads[key] for key in services}
     starting: dict[WorkloadKey, int] = {}
     told: dict[WorkloadKey, int] = {}
     for workload in sorted(ours & memory.workloads.keys()):

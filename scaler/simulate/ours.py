@@ -30,7 +30,6 @@ class Ours:
 
     def __init__(self, scenario: Scenario) -> None:
         self.policy = scenario.policy()
-        self._workloads = [(key, service.workload(key)) for key, service in self.policy.services.items()]
         self.last: FleetPlan | None = None
         self._memory = Memory()
         self._snapshot: Snapshot | None = None
@@ -64,14 +63,14 @@ class Ours:
         on_cards, decisions = hosts(self._snapshot.cards), self.last.decisions
         return {
             workload: Estimate(partial(_fresh_per_s, decisions[key]), partial(self._own_share, workload, on_cards))
-            for key, workload in self._workloads
+            for key, workload in self.policy.workloads.items()
         }
 
     def withheld(self) -> Mapping[WorkloadKey, str]:
         """With the reason that binds; `unknown` is no answer, whatever the load asks for."""
         if self.last is None:
             return {}
-        decided = ((workload, self.last.decisions[key]) for key, workload in self._workloads)
+        decided = ((workload, self.last.decisions[key]) for key, workload in self.policy.workloads.items())
         return {workload: each.reasons[0] for workload, each in decided if each.verdict in _LESS}
 
     def restart(self, back_at_s: float) -> None:
