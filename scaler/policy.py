@@ -298,15 +298,20 @@ class FleetPolicy:
     services: Mapping[ServiceKey, ServicePolicy]
     is_settled: bool = True
     workloads: Mapping[ServiceKey, WorkloadKey] = field(init=False, repr=False, compare=False)
+    _by_pool: Mapping[str, Mapping[ServiceKey, ServicePolicy]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         # Named once: a key that is the same object is found in a dict without being compared.
-        workloads = {key: service.workload(key) for key, service in self.services.items()}
+        workloads, by_pool = dict[ServiceKey, WorkloadKey](), dict[str, dict[ServiceKey, ServicePolicy]]()
+        for key, service in self.services.items():
+            workloads[key] = service.workload(key)
+            by_pool.setdefault(service.pool, {})[key] = service
         object.__setattr__(self, "workloads", workloads)
+        object.__setattr__(self, "_by_pool", by_pool)
 
-    def in_pool(self, name: str) -> dict[ServiceKey, ServicePolicy]:
+    def in_pool(self, name: str) -> Mapping[ServiceKey, ServicePolicy]:
         """The services of the pool of that name."""
-        return {key: service for key, service in self.services.items() if service.pool == name}
+        return self._by_pool.get(name, {})
 
 
 def service_policy(key: ServiceKey, metadata: Mapping[str, str], operator: OperatorPolicy) -> ServicePolicy:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from scaler.policy import OperatorPolicy, PoolPolicy
@@ -47,16 +47,21 @@ Hosts = Mapping[WorkloadKey, list[CardReading]]
 def cards_by_pool(cards: Mapping[CardKey, CardReading], operator: OperatorPolicy) -> PoolCards:
     """Each card goes to the first pool whose patterns match its node and its model."""
     found: dict[str, list[PoolCard]] = {pool.name: [] for pool in operator.pools}
+    stale_after_s, takes = operator.timing.stale_after_s, [(pool, _pattern(pool)) for pool in operator.pools]
     for key, card in cards.items():
-        for pool in operator.pools:
-            if _matches(pool.nodes, card.node) and _matches(pool.models, card.model):
-                found[pool.name].append(pool_card(key, card, pool, operator.timing.stale_after_s))
+        for pool, pattern in takes:
+            if pattern is None or pattern(card):
+                found[pool.name].append(pool_card(key, card, pool, stale_after_s))
                 break
     return found
 
 
-def _matches(pattern: str, name: str) -> bool:
-    return pattern == ".*" or re.fullmatch(pattern, name) is not None
+def _pattern(pool: PoolPolicy) -> Callable[[CardReading], bool] | None:
+    """Whether a card is the pool's, by its node and its model; None where all are."""
+    if pool.nodes == pool.models == ".*":
+        return None
+    nodes, models = re.compile(pool.nodes), re.compile(pool.models)
+    return lambda card: bool(nodes.fullmatch(card.node) and models.fullmatch(card.model))
 
 
 def pool_card(key: CardKey, card: CardReading, pool: PoolPolicy, stale_after_s: float) -> PoolCard:
