@@ -74,16 +74,17 @@ class Present(NamedTuple):
 class Footprints:
     """The footprints of a pool's workloads at one moment, each looked up once.
 
-    `totals` are the cards' bytes by class; `whole` is an empty card's VRAM above the low watermark.
+    `totals` are the cards' bytes by class; `whole` is an empty card's VRAM above the low watermark, `default` the
+    pool's defaultFootprint.
     `declared` is vramPerReplica by workload (the largest, where several ScaledObjects name one Deployment), 0 without.
     `present` is what the largest pod holds now where pods are told apart; `proven` is what a pod holds at least, by
     what is used of cards where they are not.
     `in_oom` are those that failed for lack of VRAM within 10 minutes.
     """
 
-    pool: PoolPolicy
     totals: Mapping[CardClass, float]
     whole: Mapping[CardClass, float]
+    default: Mapping[CardClass, float]
     declared: Mapping[WorkloadKey, int]
     present: Mapping[CardClass, Mapping[WorkloadKey, Present]]
     readings: Mapping[WorkloadKey, WorkloadReading]
@@ -126,7 +127,7 @@ class Footprints:
             # vLLM asks for the same part of any card: what it held of another class says nothing.
             if best is None or card not in lessons.highest or asked >= best.held_bytes:
                 best = Footprint(asked, "gpu-memory-utilization")
-        return best or Footprint(self.pool.default_footprint.of(self.totals[card]), "default")
+        return best or Footprint(self.default[card], "default")
 
     def _seen(self, workload: WorkloadKey, card: CardClass, lessons: Lessons) -> Footprint | None:
         """By what its pods held, at the lessons and now; raised while out-of-memory failures are fresh, and while an
@@ -135,7 +136,7 @@ class Footprints:
         proven = self.proven.get(card, _UNPROVEN).get(workload, 0.0)
         if known is None:
             # Pods that have yet to load prove little.
-            if not now and proven <= self.pool.default_footprint.of(self.totals[card]):
+            if not now and proven <= self.default[card]:
                 return None
             known = Known(now, now, "measured" if now else "learnt", 0, now_by or "")
         kind: Source = "measured" if now else known.kind
@@ -232,8 +233,9 @@ def footprints_of(
         workload = fleet.workloads[key]
         declared[workload] = max(declared.get(workload, 0), service.vram_per_replica or 0)
     whole = {card: total - pool.low_watermark.of(total) for card, total in totals.items()}
+    default = {card: pool.default_footprint.of(total) for card, total in totals.items()}
     found = Footprints(
-        pool, totals, whole, declared, present, snapshot.workloads, memory.workloads, memory.oom_seen_s.keys()
+        totals, whole, default, declared, present, snapshot.workloads, memory.workloads, memory.oom_seen_s.keys()
     )
     if any(card.taken > 1 for card in cards):
         found.prove(cards)

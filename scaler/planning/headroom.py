@@ -89,14 +89,17 @@ class Alike:
         return self.taken_bytes + more
 
     def add(self, held_bytes: float, units: int) -> None:
-        self.taken_bytes = self.with_more(held_bytes, units)
-        if self.slots == UNLIMITED:  # all of them count: no need to tell them apart
+        taken, slots = self.taken, self.slots
+        if len(taken) == slots and held_bytes <= taken[0]:
             return
-        for _ in range(min(units, self.slots)):
-            if len(self.taken) < self.slots:
-                heapq.heappush(self.taken, held_bytes)
-            elif self.taken[0] < held_bytes:
-                heapq.heapreplace(self.taken, held_bytes)
+        self.taken_bytes = self.with_more(held_bytes, units)
+        if slots == UNLIMITED:  # all of them count: no need to tell them apart
+            return
+        for _ in range(min(units, slots)):
+            if len(taken) < slots:
+                heapq.heappush(taken, held_bytes)
+            elif taken[0] < held_bytes:
+                heapq.heapreplace(taken, held_bytes)
             else:
                 break
 
@@ -147,8 +150,9 @@ class Worst:
         self.slots = max(0, self.slots - slots)
 
     def move(self, need: Need, replicas: int) -> None:
+        held_bytes, cards_each, _ = need
         for (card, _, _), cards in self.alike.items():
-            cards.add(need.held_bytes[card], replicas * need.cards)
+            cards.add(held_bytes[card], replicas * cards_each)
 
     def _waiting(self, need: Need, replicas: int) -> int:
         """How many of so many more find no slots, and wait for a node."""
