@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 OPERATOR = OperatorPolicy.model_validate(
     {"timing": {"learnWindow": "5m", "watermarkWindow": "5m"}, "pools": [SMALL], "settle": "0s"}
 )
-DEADLINE_S = 0.4
+DEADLINE_S = 1.0  # of healthy queries on a busy machine, too: 0.4 s was once too little for one of them
 HELD = "3"
 UNAVAILABLE = "UNAVAILABLE"
 
