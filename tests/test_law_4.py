@@ -109,7 +109,7 @@ def services(draw: st.DrawFn, index: int) -> Service:
         start_ratio=draw(st.sampled_from([1.0, 0.5, 0.2])),
         # vLLM's share is read from a pod that runs.
         replicas=draw(st.integers(1 if knowledge == "share" else 0, 3)),
-        lag_ticks=draw(st.integers(0, 2)),
+        lag_ticks=draw(st.integers(0, 3)),
         metadata={
             "minReplicas": "1" if knowledge == "share" else "0",
             "priority": draw(st.sampled_from(["1", "1", "3"])),
@@ -137,7 +137,7 @@ def stories(draw: st.DrawFn, placements: Sequence[Placement] = PLACEMENTS) -> St
         is_worst=draw(st.booleans()),
         counts_leaving=draw(st.booleans()),
         card_age_ticks=draw(st.integers(0, 2)),
-        replicas_age_ticks=draw(st.integers(0, 1)),
+        replicas_age_ticks=draw(st.integers(0, 2)),
         names_starting=draw(st.booleans()),
         demands=demands[:ticks],
         rolled=[rolls.get(tick) for tick in range(ticks)],
