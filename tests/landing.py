@@ -44,7 +44,7 @@ class Service:
     Attributes:
         high_gib: the same on every card; with knowledge `share` it is the part of the card's total, 0 to 1.
         start_ratio: only where VRAM per pod is shown may a replica grow after it is ready: else nobody could know.
-        lag_ticks: so late an answer reaches spec.replicas.
+        lag_ticks: as late as this an answer may reach spec.replicas: now later, now sooner, and never after a younger.
     """
 
     name: str
@@ -152,6 +152,7 @@ class Landing:
         self._to_replace: dict[str, list[Pod]] = {each.name: [] for each in services}
         self._seen: list[Seen] = []
         self._told: list[Mapping[str, Decision]] = []
+        self._acted_on = dict.fromkeys(self.spec, -1)
         self._memory = Memory()
         self.crossings: list[str] = []
         self.granted = self.withheld = 0
@@ -252,10 +253,12 @@ class Landing:
         return result
 
     def _scale(self, service: Service) -> None:
-        """KEDA from zero and the HPA above it, by the answer of `lag_ticks` ago; then the ReplicaSet's pods."""
-        name, told = service.name, len(self._told) - 1 - service.lag_ticks
+        """KEDA from zero and the HPA above it, by an answer of up to `lag_ticks` ago; then the ReplicaSet's pods."""
+        name, newest = service.name, len(self._told) - 1
+        lag_ticks = self.choices.pick(range(service.lag_ticks + 1)) if service.lag_ticks else 0
+        told = self._acted_on[name] = max(self._acted_on[name], newest - lag_ticks)
         answer = self._told[told][name] if told >= 0 else None
-        decided = self.now - service.lag_ticks
+        decided = self.now - (newest - told)
         if answer is not None and answer.granted is not None:
             if self.spec[name] > 0:
                 self.spec[name] = max(1, answer.granted)

@@ -74,9 +74,20 @@ def told_more(promises: Sequence[Promise], replicas: int, time_s: float) -> int:
 
 
 def told_less(promises: Sequence[Promise], replicas: int, since_s: float) -> int:
-    """The least that was told since, or `replicas`. What was told while fewer ran than now has been overtaken."""
-    least = replicas
-    for each in promises:
-        if each.told is not None and each.told < least and each.replicas >= replicas and each.time_s > since_s:
-            least = each.told
+    """The least that was told since, or `replicas`.
+
+    What was told while fewer ran than now has been overtaken where as many were told later, and not before. Else they
+    may run by an older answer, and the younger one of less is yet to be acted on: an HPA that is told 3, 1 and 3 again
+    while it is 35 s late goes 3, 1, 3.
+    """
+    least, was_told_more = replicas, False
+    for index, each in enumerate(promises):
+        if each.told is None:
+            continue
+        if each.told >= replicas:
+            was_told_more = True
+        elif each.told < least and each.time_s > since_s:
+            is_later = not was_told_more and any((later.told or 0) >= replicas for later in promises[index + 1 :])
+            if each.replicas >= replicas or not is_later:
+                least = each.told
     return least
