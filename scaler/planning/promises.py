@@ -60,8 +60,8 @@ def promised(promises: Sequence[Promise], replicas: int) -> int:
     return max(0, max((each.at_most for each in promises), default=0) - least)
 
 
-def told_more(promises: Sequence[Promise], replicas: int, sampled_s: float) -> int:
-    """The replicas that may run by now because they were told, or `replicas`, which were read at `sampled_s`.
+def told_more(promises: Sequence[Promise], replicas: int, time_s: float) -> int:
+    """The replicas that may run by now because they were told, or `replicas`.
 
     Where more was told, and as many ran as now, for nearly all of the time, the HPA does not follow: it is at its own
     maximum, say, and what was read is what runs.
@@ -69,7 +69,7 @@ def told_more(promises: Sequence[Promise], replicas: int, sampled_s: float) -> i
     above = [each for each in promises if (each.told or 0) > replicas] if promises else ()
     if not above:
         return replicas
-    is_ignored = all(each.replicas == replicas for each in promises) and above[0].time_s <= sampled_s - IGNORED_S
+    is_ignored = all(each.replicas == replicas for each in promises) and above[0].time_s <= time_s - IGNORED_S
     return replicas if is_ignored else max(each.told or 0 for each in above)
 
 

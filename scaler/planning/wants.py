@@ -156,7 +156,7 @@ def want(key: ServiceKey, service: ServicePolicy, operator: OperatorPolicy, seen
         barrier,
         is_as_read,
         partial(_told_less, reading, replicas, unlimited, service, pool, seen),
-        told_more(seen.promises, replicas, time_s - (reading.replicas_age_s or 0.0)),
+        told_more(seen.promises, replicas, time_s),
         least_now,
         _least_soon(demand, least_now, service, pool, seen),
         pool.reclaim_after_s is not None and _is_idle(seen, service, pool, pool.reclaim_after_s),
