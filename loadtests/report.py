@@ -14,7 +14,7 @@ from pathlib import Path
 from scaler.policy import FleetPolicy, OperatorPolicy, ServiceKey, ServicePolicy
 from scaler.quantity import GIB
 from scaler.replay.drawing import Drawing
-from scaler.replay.flow import flows, workloads_by_pool
+from scaler.replay.flow import flows
 from scaler.replay.report_page import replay_page
 from scaler.replay.rerun import Rerun
 from scaler.replay.summary import Replay
@@ -30,13 +30,12 @@ def measure(hours: float = HOURS) -> list[tuple[str, str]]:
     steps = int(hours * 3600 / STEP_S)
     keys = [ServiceKey("models", f"service-{index:03}") for index in range(SERVICES)]
     policy = FleetPolicy(OperatorPolicy(), {key: ServicePolicy(deployment=key.name) for key in keys})
-    workloads = workloads_by_pool(policy)
     run, replay, drawing = Rerun(policy), Replay(100), Drawing([policy], steps)
     planned_s = drawn_s = 0.0
     for snapshot in day(steps):
         began_s = time.process_time()
         plan = run.at(snapshot)
-        replay.add(plan, flows(snapshot, workloads))
+        replay.add(plan, flows(snapshot, policy))
         between_s = time.process_time()
         drawing.add(snapshot, [plan], run.memory)
         planned_s, drawn_s = planned_s + between_s - began_s, drawn_s + time.process_time() - between_s

@@ -12,6 +12,7 @@ from scaler.policy import FleetPolicy, PoolPolicy
 from scaler.quantity import Level, format_bytes
 from scaler.signals.footprint import OOM_RAISE, CardClass, Known, card_class
 from scaler.signals.footprint import Footprints as Lessons
+from scaler.signals.vram_lessons import names_all_pods
 from scaler.snapshot import Snapshot, WorkloadKey, WorkloadReading
 
 Source = Literal["measured", "gpu-memory-utilization", "learnt", "vramPerReplica", "default"]
@@ -237,7 +238,7 @@ def footprints_of(
     found = Footprints(
         totals, whole, default, declared, present, snapshot.workloads, memory.workloads, memory.oom_seen_s.keys()
     )
-    if any(card.taken > 1 for card in cards):
+    if names_all_pods(card.reading for card in cards):
         found.prove(cards)
     return found
 

@@ -12,7 +12,7 @@ from scaler.policy import FleetPolicy, OperatorPolicy, ServiceKey
 from scaler.replay.against import Comparison, beside
 from scaler.replay.asked import Asked
 from scaler.replay.drawing import Drawing
-from scaler.replay.flow import flows, workloads_by_pool
+from scaler.replay.flow import flows
 from scaler.replay.rerun import Rerun
 from scaler.replay.summary import Replay, WarmUp
 from scaler.snapshot import Snapshot
@@ -43,7 +43,6 @@ class DryRun:
 
     def __init__(self, policies: list[FleetPolicy], steps: int, most_changes: int | None, is_drawn: bool) -> None:
         self._runs = [Rerun(policy) for policy in policies]
-        self._workloads = [workloads_by_pool(policy) for policy in policies]
         self.replay = Replay(most_changes)
         self.comparison = Comparison(self.replay, Replay(0)) if len(policies) > 1 else None
         self.asked = Asked()
@@ -60,9 +59,9 @@ class DryRun:
         """One more moment; they come in the order of time."""
         a, plans = self._runs[0], [run.at(snapshot) for run in self._runs]
         if self.comparison is None:
-            self.replay.add(plans[0], flows(snapshot, self._workloads[0]))
+            self.replay.add(plans[0], flows(snapshot, a.policy))
         else:
-            self.comparison.add(plans[0], plans[1], *(flows(snapshot, workloads) for workloads in self._workloads))
+            self.comparison.add(plans[0], plans[1], *(flows(snapshot, run.policy) for run in self._runs))
         if self.drawing is not None:
             self.drawing.add(snapshot, plans, a.memory)
         return Moment(plans, self.asked.add(snapshot, plans[0], a.policy))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
 from scaler.policy import FleetPolicy
 from scaler.signals.retries import oom_candidates_per_s
-from scaler.snapshot import Snapshot, WorkloadKey
+from scaler.snapshot import Snapshot
 
 
 class Flow(NamedTuple):
@@ -23,22 +23,13 @@ class Flow(NamedTuple):
 NO_FLOWS: Mapping[str, Flow] = MappingProxyType({})
 
 
-def workloads_by_pool(policy: FleetPolicy) -> dict[str, list[WorkloadKey]]:
-    """The workloads whose requests make each pool's flow."""
-    found: dict[str, list[WorkloadKey]] = {}
-    for key, service in policy.services.items():
-        found.setdefault(service.pool, []).append(policy.workloads[key])
-    return found
-
-
-def flows(snapshot: Snapshot, workloads: Mapping[str, Sequence[WorkloadKey]]) -> dict[str, Flow]:
-    """The flow of each pool's workloads; those whose counters cannot be seen are left out, and a pool without any has
-    none."""
+def flows(snapshot: Snapshot, policy: FleetPolicy) -> dict[str, Flow]:
+    """The flow of each pool; services whose counters cannot be seen are left out, and a pool without any has none."""
     found: dict[str, Flow] = {}
-    for pool, keys in workloads.items():
+    for pool in policy.operator.pools:
         all_per_s, served_per_s, failed_per_s, is_seen = 0.0, 0.0, 0.0, False
-        for key in keys:
-            reading = snapshot.workloads.get(key)
+        for key in policy.in_pool(pool.name):
+            reading = snapshot.workloads.get(policy.workloads[key])
             if reading is None or reading.success_per_s is None:
                 continue
             is_seen, served = True, max(0.0, reading.success_per_s)
@@ -48,5 +39,5 @@ def flows(snapshot: Snapshot, workloads: Mapping[str, Sequence[WorkloadKey]]) ->
                 all_per_s += max(0.0, reading.failure_per_s)
                 failed_per_s += oom_candidates_per_s(reading)
         if is_seen:
-            found[pool] = Flow(all_per_s, served_per_s, failed_per_s)
+            found[pool.name] = Flow(all_per_s, served_per_s, failed_per_s)
     return found

@@ -87,12 +87,14 @@ def _underway(grounds: Grounds, pool: PoolPolicy, on_cards: set[WorkloadKey]) ->
         if count := supply(past.counts, snapshot.taken_at_s).starting:
             starting[workload] = count
     for key, made in memory.promises.items():
-        service = services.get(key)
-        reading = snapshot.workloads.get(service.workload(key)) if service is not None else None
-        if service is None or reading is None or reading.spec_replicas is None:
+        if key not in services:
+            continue
+        workload = grounds.fleet.workloads[key]
+        reading = snapshot.workloads.get(workload)
+        if reading is None or reading.spec_replicas is None:
             continue
         if more := promised(made, reading.spec_replicas):
-            told[service.workload(key)] = more
+            told[workload] = more
     return Underway(starting, told)
 
 

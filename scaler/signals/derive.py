@@ -136,7 +136,7 @@ def derive(
         own = Load(fresh * own_ratio, queued * own_ratio, gpu_busy * gpu_ratio, fresh, floor_replicas, carried_by)
 
     futile = futility(reading, flow_now, carried, cards, operator.timing.stale_after_s)
-    # By position: named, a tuple of 12 takes twice as long, for each workload at every tick.
+    # By position: named, a tuple of 11 takes twice as long, for each workload at every tick.
     moment = Moment(
         time_s,
         crowded,

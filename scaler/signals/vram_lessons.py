@@ -31,7 +31,7 @@ def places(cards: Iterable[CardReading]) -> Counter[WorkloadKey]:
     return found
 
 
-def _names_all_pods(cards: Iterable[CardReading]) -> bool:
+def names_all_pods(cards: Iterable[CardReading]) -> bool:
     """Whether a pool's exporter names all pods of a card: one that names one pod a card says nothing of who else is
     there."""
     return any(sum(card.pods.values()) > 1 for card in cards)
@@ -53,7 +53,7 @@ def vram_lessons(
     taught: Taught = {}
     on_cards = places(card for cards in pools.values() for card in cards.values())
     for pool, cards in pools.items():
-        names_all = _names_all_pods(cards.values())
+        names_all = names_all_pods(cards.values())
         for key, card in cards.items():
             free = free_bytes(card, stale_after_s)
             if free is None:
