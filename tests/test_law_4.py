@@ -20,7 +20,7 @@ from scaler.planning.promises import Promise, told_less
 from scaler.planning.supply import supply
 from scaler.policy import OperatorPolicy, Placement
 from scaler.signals import footprint
-from scaler.signals.footprint import Known, VramLesson
+from scaler.signals.footprint import Holdings, Known
 from tests.landing import Choices, Knowledge, Landing, Place, Planner, Service
 
 
@@ -199,9 +199,9 @@ def reservations_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
 def footprints_at_the_mean(monkeypatch: pytest.MonkeyPatch) -> None:
     """A replica is taken to hold what replicas of the service held in the mean."""
 
-    def mean_of(lessons: Sequence[VramLesson], *rest: Any) -> Known:
-        mean_bytes = fmean(lesson.held_bytes for lesson in lessons)
-        return real(lessons, *rest)._replace(held_bytes=mean_bytes, highest_bytes=mean_bytes)
+    def mean_of(holdings: Holdings, *rest: Any) -> Known:
+        mean_bytes = fmean(holdings.held_bytes)
+        return real(holdings, *rest)._replace(held_bytes=mean_bytes, highest_bytes=mean_bytes)
 
     real = footprint._known
     monkeypatch.setattr(footprint, "_known", mean_of)

@@ -129,7 +129,7 @@ def remember(
         if is_lesson_due:
             carried = carried.and_learnt(taught, oldest_lesson_s)
             footprints = footprints.and_learnt(vram_taught.get(key, ()), created_s, oldest_lesson_s)
-        if moments or carried.lessons or footprints.lessons or counts:
+        if moments or carried.loads or footprints.seen or counts:
             workloads[key] = WorkloadMemory(seen_s, moments, carried, footprints, counts, flows)
 
     trends = memory.trends

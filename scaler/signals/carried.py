@@ -10,10 +10,9 @@ neighbours is enough to learn from, and it does not follow the extremes of noise
 from __future__ import annotations
 
 import math
-from bisect import bisect_left, insort
-from dataclasses import dataclass
+from array import array
+from bisect import bisect_left, bisect_right, insort
 from itertools import accumulate
-from operator import attrgetter
 from typing import NamedTuple
 
 # Fewer completions in the stable window, and their count says too little: 100 have a standard error of 10 %.
@@ -63,42 +62,70 @@ class Flows(NamedTuple):
 NO_FLOWS = Flows()
 
 
-@dataclass(frozen=True, slots=True)
-class Carried:
-    """The lessons of the learning window, oldest first, and what follows from them: at `loads[i]` a replica's requests
-    take `times_s[i]`. Both ascend, so more load never needs less."""
+NO_NUMBERS = array("d")
 
-    lessons: tuple[Lesson, ...] = ()
-    loads: tuple[float, ...] = ()
-    times_s: tuple[float, ...] = ()
+
+class Lessons(NamedTuple):
+    """Lessons column by column, oldest first. Arrays: a day of 144 would else be 600 objects a service, which the tick
+    that teaches finds in no cache."""
+
+    times_s: array[float] = NO_NUMBERS
+    load_per_s: array[float] = NO_NUMBERS
+    time_in_server_s: array[float] = NO_NUMBERS
+
+
+class Carried(NamedTuple):
+    """The lessons of the learning window, and what follows from them: at `loads[i]` a replica's requests take
+    `times_s[i]`. Both ascend, so more load never needs less. `seen_s[i]` is what the lesson at that load said."""
+
+    lessons: Lessons = Lessons()
+    loads: array[float] = NO_NUMBERS
+    seen_s: array[float] = NO_NUMBERS
+    times_s: array[float] = NO_NUMBERS
 
     def since(self, time_s: float) -> Carried:
         """Without the lessons up to that time."""
-        if not self.lessons or self.lessons[0].time_s > time_s:
+        if not self.loads or self.lessons.times_s[0] > time_s:
             return self
-        return _carried(tuple(lesson for lesson in self.lessons if lesson.time_s > time_s))
+        return self.and_learnt(None, time_s)
 
     def and_learnt(self, lesson: Lesson | None, since_s: float) -> Carried:
         """With one more lesson, if it is one, and without those up to `since_s`."""
-        if lesson is None:
-            return self.since(since_s)
-        return _carried((*(each for each in self.lessons if each.time_s > since_s), lesson))
+        lessons = self.lessons
+        gone = bisect_right(lessons.times_s, since_s)
+        if lesson is None and not gone:
+            return self
+        loads, seen_s = self.loads[:], self.seen_s[:]
+        for index in range(gone):  # one at a lesson, as a rule
+            place = _place(loads, seen_s, lessons.load_per_s[index], lessons.time_in_server_s[index])
+            del loads[place], seen_s[place]
+        lessons = Lessons(*(column[gone:] for column in lessons))
+        if lesson is not None:
+            for column, value in zip(lessons, lesson, strict=True):
+                column.append(value)
+            place = _place(loads, seen_s, lesson.load_per_s, lesson.time_in_server_s)
+            loads.insert(place, lesson.load_per_s)
+            seen_s.insert(place, lesson.time_in_server_s)
+        return Carried(lessons, loads, seen_s, _times_s(seen_s))
 
 
-_LOAD_AND_TIME = attrgetter("load_per_s", "time_in_server_s")
+def _place(loads: array[float], seen_s: array[float], load_per_s: float, time_in_server_s: float) -> int:
+    """Where a lesson stands, or is to stand: by its load, and among equal loads by its time."""
+    first, beyond = bisect_left(loads, load_per_s), bisect_right(loads, load_per_s)
+    return bisect_left(seen_s, time_in_server_s, first, beyond)
 
 
-def _carried(lessons: tuple[Lesson, ...]) -> Carried:
-    by_load = sorted(map(_LOAD_AND_TIME, lessons))
+def _times_s(seen_s: array[float]) -> array[float]:
+    """At each load the lower quartile of what was seen at no less, and no less than at any lower load."""
     at_no_less: list[float] = []
     quartiles: list[float] = []
-    for count, (_, time_in_server_s) in enumerate(reversed(by_load)):
+    for count, time_in_server_s in enumerate(reversed(seen_s)):
         insort(at_no_less, time_in_server_s)
         quartiles.append(at_no_less[count // 4])
     # The highest few loads speak together: one of them alone may have had a busy neighbour.
     few = min(LEAST_LESSONS, len(quartiles))
     quartiles[:few] = quartiles[few - 1 : few] * few
-    return Carried(lessons, tuple(load for load, _ in by_load), tuple(accumulate(reversed(quartiles), max)))
+    return array("d", accumulate(reversed(quartiles), max))
 
 
 def usual_time_s(carried: Carried, flow: Flow) -> float | None:

@@ -122,7 +122,7 @@ def derive(
     flow_now = Flow(time_s, flow.fresh_per_s, _carrying(time_s, reading, past)) if flow is not None else None
     flows = flows.and_now(flow_now, time_s - QUEUE_WINDOW_S) if flow_now is not None else flows
     needed: Needed | None = None
-    if is_shared and flow_now is not None and carried.lessons and reading.inflight_growth_per_s is not None:
+    if is_shared and flow_now is not None and carried.loads and reading.inflight_growth_per_s is not None:
         needed = needed_inflight(carried, flows, flow_now, fresh, operator.timing.stable_window_s)
     own_ratio = min(1.0, needed.inflight / fresh) if needed is not None and fresh > 0.0 else 1.0
 
@@ -150,7 +150,7 @@ def derive(
         oom_confirmed,
         futile is not None,  # is_held
     )
-    return Derivation(moment, flows, stable, burst, flow, needed, is_shared and bool(carried.lessons), futile)
+    return Derivation(moment, flows, stable, burst, flow, needed, is_shared and bool(carried.loads), futile)
 
 
 def own_gpu_ratio(reading: WorkloadReading, flow: Arrivals | None, own_ratio: float) -> float:

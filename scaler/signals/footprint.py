@@ -8,10 +8,11 @@ one service alone sits on it, or by how much it rose when one pod came.
 from __future__ import annotations
 
 import math
+from array import array
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from operator import attrgetter
 from statistics import median_low
 from typing import Literal, NamedTuple
 
@@ -56,10 +57,6 @@ class VramLesson(NamedTuple):
     told_by: str = ""
 
 
-_TIME_S, _HELD_BYTES = attrgetter("time_s"), attrgetter("held_bytes")
-_POOL = attrgetter("pool")
-
-
 class Known(NamedTuple):
     """The highest that one pod took of a card of a class, as seen and as raised after out-of-memory failures; from so
     many lessons. `told_by`: the source of the highest."""
@@ -71,38 +68,94 @@ class Known(NamedTuple):
     told_by: str = ""
 
 
+class Holdings(NamedTuple):
+    """What pods were seen to hold, column by column, oldest first. Arrays: as objects a day of lessons would be in no
+    cache when the next one comes."""
+
+    times_s: array[float] = array("d")
+    held_bytes: array[float] = array("d")
+    told_by: tuple[str, ...] = ()
+
+    def since(self, time_s: float) -> Holdings:
+        """Without what was seen up to that time."""
+        gone = bisect_right(self.times_s, time_s)
+        return Holdings(self.times_s[gone:], self.held_bytes[gone:], self.told_by[gone:]) if gone else self
+
+    def and_now(self, lessons: Sequence[VramLesson]) -> Holdings:
+        """With the lessons of one more moment."""
+        return Holdings(
+            self.times_s + array("d", (lesson.time_s for lesson in lessons)),
+            self.held_bytes + array("d", (lesson.held_bytes for lesson in lessons)),
+            (*self.told_by, *(lesson.told_by for lesson in lessons)),
+        )
+
+
+class CardsEach(NamedTuple):
+    """On how many cards a replica sat, by the times of the lessons that could tell, oldest first."""
+
+    times_s: array[float] = array("d")
+    cards: array[int] = array("l")
+
+
+_NO_HOLDINGS, _NO_CARDS = Holdings(), CardsEach()
+_ByClassAndKind = Mapping[tuple[CardClass, Kind], Holdings]
+
+
 @dataclass(frozen=True, slots=True)
 class Footprints:
-    """The lessons of the learning window, oldest first, and what follows from them.
+    """The lessons of the learning window, and what follows from them.
 
     Attributes:
+        seen: what pods held, by class of card and kind. cards_each: cards per replica.
+        oom_s: the time of the newest lesson in which the service failed for lack of VRAM.
+        pools: where its pods have been seen, and when last.
         highest: by class of card, the raised high-water.
         cards: cards per replica, the lower median of what was seen (a pod that ends sits on cards still).
-        pools: where its pods have been seen.
     """
 
-    lessons: tuple[VramLesson, ...] = ()
+    seen: _ByClassAndKind = field(default_factory=dict)
+    cards_each: CardsEach = _NO_CARDS
+    oom_s: float | None = None
+    pools: Mapping[str, float] = field(default_factory=dict)
     highest: Mapping[CardClass, Known] = field(default_factory=dict)
     cards: int = 1
-    pools: frozenset[str] = frozenset()
 
     def since(self, time_s: float) -> Footprints:
         """Without the lessons up to that time."""
-        if not self.lessons or self.lessons[0].time_s > time_s:
+        if all(seen.times_s[0] > time_s for seen in self.seen.values()):
             return self
-        return _footprints(tuple(lesson for lesson in self.lessons if lesson.time_s > time_s))
+        return self._with((), time_s)
 
     def and_learnt(self, lessons: Sequence[VramLesson], created_s: float, since_s: float = -math.inf) -> Footprints:
         """With the lessons of one more moment, and without those up to `since_s`; `created_s` is when the revision that
         runs was created."""
         if not lessons:
             return self.since(since_s)
-        kept = [lesson for lesson in self.lessons if lesson.time_s > since_s]
-        if kept and kept[0].time_s <= created_s:
-            young = [lesson for lesson in kept if lesson.time_s > created_s]
-            if len({lesson.time_s for lesson in (*young, *lessons)}) >= REVISION_LESSONS:
-                kept = young
-        return _footprints((*kept, *lessons))
+        if any(seen.times_s[0] <= created_s for seen in self.seen.values()):
+            young_s = max(since_s, created_s)
+            young = {at_s for seen in self.seen.values() for at_s in seen.since(young_s).times_s}
+            if len(young.union(lesson.time_s for lesson in lessons)) >= REVISION_LESSONS:
+                since_s = young_s
+        return self._with(lessons, since_s)
+
+    def _with(self, lessons: Sequence[VramLesson], since_s: float) -> Footprints:
+        seen = {which: kept for which, each in self.seen.items() if (kept := each.since(since_s)).times_s}
+        gone = bisect_right(self.cards_each.times_s, since_s)
+        cards_each = CardsEach(self.cards_each.times_s[gone:], self.cards_each.cards[gone:])
+        oom_s = self.oom_s if self.oom_s is not None and self.oom_s > since_s else None
+        pools = {pool: last_s for pool, last_s in self.pools.items() if last_s > since_s}
+        now: dict[tuple[CardClass, Kind], list[VramLesson]] = {}
+        for lesson in lessons:
+            now.setdefault((lesson.card, lesson.kind), []).append(lesson)
+            pools[lesson.pool] = lesson.time_s
+            if lesson.in_oom:
+                oom_s = lesson.time_s
+            if lesson.cards is not None:
+                cards_each.times_s.append(lesson.time_s)
+                cards_each.cards.append(lesson.cards)
+        seen |= {which: seen.get(which, _NO_HOLDINGS).and_now(taught) for which, taught in now.items()}
+        cards = median_low(cards_each.cards) if cards_each.cards else 1
+        return Footprints(seen, cards_each, oom_s, pools, _highest(seen, oom_s), cards)
 
     def known(self, card: CardClass) -> Known | None:
         """The high-water on that class of card; where only others were seen, the highest on any of those."""
@@ -110,27 +163,19 @@ class Footprints:
         return max(self.highest.values()) if known is None and self.highest else known
 
 
-def _footprints(lessons: tuple[VramLesson, ...]) -> Footprints:
-    by_card: dict[CardClass, list[VramLesson]] = {}
-    for lesson in lessons:
-        by_card.setdefault(lesson.card, []).append(lesson)
-    oom_s = max((lesson.time_s for lesson in lessons if lesson.in_oom), default=None)
-    cards = [lesson.cards for lesson in lessons if lesson.cards is not None]
-    return Footprints(
-        lessons,
-        {card: _known(each, oom_s) for card, each in by_card.items()},
-        median_low(cards) if cards else 1,
-        frozenset(map(_POOL, lessons)),
-    )
-
-
-def _known(lessons: Sequence[VramLesson], oom_s: float | None) -> Known:
+def _highest(seen: _ByClassAndKind, oom_s: float | None) -> dict[CardClass, Known]:
     """What was measured speaks alone where there is any: used memory contains what is not a pod's."""
-    measured = [lesson for lesson in lessons if lesson.kind == "measured"]
-    chosen = measured or lessons
-    at_most = max(chosen, key=_HELD_BYTES)
-    highest = held = at_most.held_bytes
+    return {
+        card: _known(each, kind, oom_s)
+        for (card, kind), each in seen.items()
+        if kind == "measured" or (card, "measured") not in seen
+    }
+
+
+def _known(seen: Holdings, kind: Kind, oom_s: float | None) -> Known:
+    highest = held = max(seen.held_bytes)
     if oom_s is not None:
-        until_oom = max((lesson.held_bytes for lesson in chosen if lesson.time_s <= oom_s), default=0.0)
+        until_oom = max(seen.held_bytes[: bisect_right(seen.times_s, oom_s)], default=0.0)
         held = max(highest, until_oom * OOM_RAISE)
-    return Known(held, highest, chosen[0].kind, len(set(map(_TIME_S, chosen))), at_most.told_by)
+    told_by = seen.told_by[seen.held_bytes.index(highest)]
+    return Known(held, highest, kind, len(set(seen.times_s)), told_by)
