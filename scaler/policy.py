@@ -290,14 +290,53 @@ class ServicePolicy(Section):
 
 
 @dataclass(frozen=True, slots=True)
+class Terms:
+    """What a ScaledObject's keys and its pool's come to, for the arithmetic: looked up at every tick, several times.
+
+    Attributes:
+        target_concurrency / target_queue: requests per replica, in flight and waiting. target_gpu_ratio: busy cards.
+        floor / ceiling: minReplicas and maxReplicas; the pool's ceiling is above both.
+    """
+
+    activation_concurrency: float
+    target_concurrency: float
+    target_queue: float | None
+    target_gpu_ratio: float | None
+    floor: int
+    ceiling: int
+    scale_down_window_s: float
+    contention_counts: bool
+
+    @classmethod
+    def of(cls, service: ServicePolicy, pool: PoolPolicy) -> Terms:
+        """The service's own where it has one, else the pool's; never beyond the pool's."""
+        percent, ceiling = service.target_gpu_utilization, min(service.max_replicas, pool.max_replicas)
+        return cls(
+            service.activation_concurrency,
+            service.target_concurrency or pool.target_concurrency,
+            service.target_queue,
+            percent / 100 if percent is not None else None,
+            min(service.min_replicas, ceiling),
+            ceiling,
+            pool.scale_down_window_s,
+            pool.contention_counts,
+        )
+
+    def bounded(self, replicas: int) -> int:
+        """The replicas within floor and ceiling."""
+        return self.floor if replicas < self.floor else min(replicas, self.ceiling)
+
+
+@dataclass(frozen=True, slots=True)
 class FleetPolicy:
-    """The operator's policy and all ScaledObjects that are planned for, with the Deployment of each. Not settled:
-    others may be asked about, and may have been told of VRAM by another instance."""
+    """The operator's policy and all ScaledObjects that are planned for, with the Deployment and the terms of each. Not
+    settled: others may be asked about, and may have been told of VRAM by another instance."""
 
     operator: OperatorPolicy
     services: Mapping[ServiceKey, ServicePolicy]
     is_settled: bool = True
     workloads: Mapping[ServiceKey, WorkloadKey] = field(init=False, repr=False, compare=False)
+    terms: Mapping[ServiceKey, Terms] = field(init=False, repr=False, compare=False)
     _by_pool: Mapping[str, Mapping[ServiceKey, ServicePolicy]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -306,7 +345,10 @@ class FleetPolicy:
         for key, service in self.services.items():
             workloads[key] = service.workload(key)
             by_pool.setdefault(service.pool, {})[key] = service
+        pools = self.operator.pool_by_name
+        terms = {key: Terms.of(service, pools[service.pool]) for key, service in self.services.items()}
         object.__setattr__(self, "workloads", workloads)
+        object.__setattr__(self, "terms", terms)
         object.__setattr__(self, "_by_pool", by_pool)
 
     def in_pool(self, name: str) -> Mapping[ServiceKey, ServicePolicy]:

@@ -134,8 +134,8 @@ def private_state(monkeypatch: pytest.MonkeyPatch) -> None:
     """An answer that depends on how long this process has been running."""
     calls = itertools.count()
 
-    def drifting(moments: Any, time_s: float, service: Any, pool: Any) -> Window:
-        return scale_down_window(moments, time_s, service, pool)._replace(covered=next(calls) % 50 != 0)
+    def drifting(moments: Any, time_s: float, terms: Any) -> Window:
+        return scale_down_window(moments, time_s, terms)._replace(covered=next(calls) % 50 != 0)
 
     monkeypatch.setattr(wanting, "scale_down_window", drifting)
 

@@ -6,7 +6,6 @@ from functools import partial
 
 from scaler.decision import Decision, Reason, Step, Steps, Verdict
 from scaler.planning.promises import Promise
-from scaler.planning.replicas import bounded
 from scaler.planning.shares import Allotment
 from scaler.planning.wants import Want
 
@@ -55,7 +54,7 @@ def promise(want: Want, decision: Decision, allotment: Allotment | None) -> Prom
 
 def _contention_steps(want: Want) -> list[Step]:
     text = "what it would be if waiting that neighbours cause counted as own demand"
-    return [Step("with-contention", bounded(want.crowded, want.service, want.pool), "replicas", text)]
+    return [Step("with-contention", want.terms.bounded(want.crowded), "replicas", text)]
 
 
 def _granted_steps(granted: int) -> list[Step]:

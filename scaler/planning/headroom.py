@@ -128,12 +128,15 @@ class Worst:
         return cls(alike, slots, pending)
 
     def fits(self, need: Need, replicas: int = 1) -> bool:
+        held_bytes, cards_each, extra_bytes = need
         if self._waiting(need, replicas) > self.pending:
             return False
-        units = replicas * need.cards
+        units = replicas * cards_each
         for (card, is_watched, _), cards in self.alike.items():
-            room_bytes = cards.room_bytes - need.extra_bytes.get((card, is_watched), 0.0)
-            if cards.with_more(need.held_bytes[card], units) > room_bytes:
+            room_bytes = cards.room_bytes
+            if extra_bytes:  # few services have a watermark of their own
+                room_bytes -= extra_bytes.get((card, is_watched), 0.0)
+            if cards.with_more(held_bytes[card], units) > room_bytes:
                 return False
         return True
 

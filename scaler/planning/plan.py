@@ -56,7 +56,9 @@ def plan(snapshot: Snapshot, policy: FleetPolicy, memory: Memory) -> tuple[Fleet
         workload = policy.workloads[key]
         moments, promises = memory.workloads.get(workload, NOTHING).moments, memory.promises.get(key, ())
         pool_now = seen_pools[service.pool]
-        seen = Seen(time_s, snapshot, workload, derived.get(workload), moments, promises, pool_now, sits_on)
+        seen = Seen(
+            time_s, policy.terms[key], snapshot, workload, derived.get(workload), moments, promises, pool_now, sits_on
+        )
         wanted = _safely(key, service, time_s, want, key, service, operator, seen)
         if isinstance(wanted, Want):
             wants[service.pool][key] = wanted

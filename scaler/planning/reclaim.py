@@ -13,7 +13,6 @@ from scaler.decision import Reason, Step
 from scaler.planning.cards import PoolCard
 from scaler.planning.footprints import footprints_of
 from scaler.planning.memory import NOTHING, Memory
-from scaler.planning.replicas import bounded
 from scaler.planning.shares import Allotment
 from scaler.planning.supply import supply
 from scaler.planning.wants import Want
@@ -62,7 +61,7 @@ def reclaim(
 
 
 def _floor(want: Want) -> int:
-    return bounded(0, want.service, want.pool)
+    return want.terms.floor
 
 
 def _starves(want: Want, allotment: Allotment | None) -> bool:

@@ -138,16 +138,12 @@ class _Outstanding:
 
     def claim(self, want: Want) -> Claim:
         """What a service asks for."""
+        # From zero KEDA brings up minReplicaCount at once, so the first replicas must fit together.
+        first = max(1, want.service.min_replicas) if want.least_now == 0 else 1
+        need, told = self._need(want.key), self._told.get(want.key, 0)
+        # By position: all services may ask at once.
         return Claim(
-            key=want.key,
-            replicas=want.least_now,
-            wanted=want.unlimited,
-            floor=min(want.service.min_replicas, want.pool.max_replicas),
-            priority=want.service.priority,
-            # From zero KEDA brings up minReplicaCount at once, so the first replicas must fit together.
-            first=max(1, want.service.min_replicas) if want.least_now == 0 else 1,
-            need=self._need(want.key),
-            promised=self._told.get(want.key, 0),
+            want.key, want.least_now, want.unlimited, want.terms.floor, want.service.priority, first, need, told
         )
 
     def steps(self, claim: Claim, share: Share, told: int) -> list[Step]:

@@ -14,7 +14,6 @@ from scaler.planning.cards import Hosts
 from scaler.planning.promises import ACTED_ON_S, PROMISE_S, Promise, told_less, told_more
 from scaler.planning.replicas import (
     Window,
-    bounded,
     least_told,
     load_of,
     replicas_for,
@@ -22,7 +21,7 @@ from scaler.planning.replicas import (
 )
 from scaler.planning.steps import demand_steps, load_steps, watermark_steps
 from scaler.planning.watermark import PoolMoment, Watch, tighter, watch
-from scaler.policy import OperatorPolicy, PoolPolicy, ServiceKey, ServicePolicy
+from scaler.policy import OperatorPolicy, PoolPolicy, ServiceKey, ServicePolicy, Terms
 from scaler.signals.derive import Derivation, Moment
 from scaler.signals.freshness import Fault, covers_all_pods, replicas_fault, signals_fault
 from scaler.snapshot import Snapshot, WorkloadKey, WorkloadReading
@@ -38,10 +37,11 @@ class SeenPool(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """All that one service's wish looks at: the readings of all, what of its own was derived, its past, its pool, and
-    the cards that pods sit on."""
+    """All that one service's wish looks at: its terms, the readings of all, what of its own was derived, its past, its
+    pool, and the cards that pods sit on."""
 
     time_s: float
+    terms: Terms
     snapshot: Snapshot
     workload: WorkloadKey
     derivation: Derivation | None
@@ -71,6 +71,7 @@ class Want:
     key: ServiceKey
     workload: WorkloadKey
     service: ServicePolicy
+    terms: Terms
     pool: PoolPolicy
     time_s: float
     replicas: int
@@ -118,10 +119,10 @@ def want(key: ServiceKey, service: ServicePolicy, operator: OperatorPolicy, seen
     if fault is not None or seen.derivation is None:
         return _without_signals(key, service, pool, seen, reading, reading.spec_replicas, fault)
 
-    replicas, derivation = reading.spec_replicas, seen.derivation
-    load = load_of(derivation.moment, pool)
-    raw = replicas_for(load, service, pool)
-    demand = bounded(raw, service, pool)
+    replicas, derivation, terms = reading.spec_replicas, seen.derivation, seen.terms
+    load = load_of(derivation.moment, terms)
+    raw = replicas_for(load, terms)
+    demand = terms.bounded(raw)
     steps: list[StepMaker] = [
         partial(load_steps, derivation, seen.workload, seen.snapshot.workloads, seen.hosts, load, service, pool),
         partial(demand_steps, raw, demand, service, pool),
@@ -134,18 +135,19 @@ def want(key: ServiceKey, service: ServicePolicy, operator: OperatorPolicy, seen
         reasons.append(futile.reason)
         steps.append(Step(futile.reason, None, "", f"{futile.text}: more replicas do not help, nor do fewer"))
     elif demand < replicas:
-        window = scale_down_window(seen.moments, seen.time_s, service, pool)
+        window = scale_down_window(seen.moments, seen.time_s, terms)
         unlimited, is_as_read = _held_by_window(demand, replicas, window, reading, pool, steps, reasons)
 
     barrier = _barrier(service, pool, seen, reading, unlimited > replicas, steps)
     least_now = told_less(seen.promises, replicas, -math.inf)
     own_ratio = derivation.moment.own_ratio
-    crowded = raw if own_ratio == 1.0 else replicas_for(derivation.moment.crowded, service, pool)
+    crowded = raw if own_ratio == 1.0 else replicas_for(derivation.moment.crowded, terms)
     # By position: there is one for each service at every tick.
     return Want(
         key,
         seen.workload,
         service,
+        terms,
         pool,
         time_s,
         replicas,
@@ -155,11 +157,11 @@ def want(key: ServiceKey, service: ServicePolicy, operator: OperatorPolicy, seen
         unlimited,
         barrier,
         is_as_read,
-        partial(_told_less, reading, replicas, unlimited, service, pool, seen),
+        partial(_told_less, reading, replicas, unlimited, seen),
         told_more(seen.promises, replicas, time_s),
         least_now,
-        _least_soon(demand, least_now, service, pool, seen),
-        pool.reclaim_after_s is not None and _is_idle(seen, service, pool, pool.reclaim_after_s),
+        _least_soon(demand, least_now, seen),
+        pool.reclaim_after_s is not None and _is_idle(seen, pool.reclaim_after_s),
         steps,
         reasons,
     )
@@ -176,7 +178,7 @@ def _without_signals(
 ) -> Decision:
     """No replica is ready, so nothing of its own can be in flight: hold at what is asked for, zero included."""
     steps = [Step("replicas", replicas, "replicas", "spec.replicas")]
-    told_less = _told_less(reading, replicas, replicas, service, pool, seen)
+    told_less = _told_less(reading, replicas, replicas, seen)
     if told_less is not None:
         return unknown(key, service, seen.time_s, told_less.text, Reason.STALE, replicas)
     text = fault.text if fault is not None and replicas > 0 else "no replicas, and no signal from before the service"
@@ -252,13 +254,11 @@ def _barrier(
     return None
 
 
-def _told_less(
-    reading: WorkloadReading, replicas: int, answer: int, service: ServicePolicy, pool: PoolPolicy, seen: Seen
-) -> Step | None:
+def _told_less(reading: WorkloadReading, replicas: int, answer: int, seen: Seen) -> Step | None:
     """Whether KEDA was told less than this answer since the replicas were read: then they may be fewer by now, and a
     number above them would be a scale-up."""
     age_s = reading.replicas_age_s or 0.0
-    least = least_told(seen.moments, seen.time_s, replicas, seen.time_s - age_s, service, pool)
+    least = least_told(seen.moments, seen.time_s, replicas, seen.time_s - age_s, seen.terms)
     least = min(least, told_less(seen.promises, replicas, seen.time_s - age_s - ACTED_ON_S))
     if least >= min(replicas, answer):
         return None
@@ -266,18 +266,19 @@ def _told_less(
     return Step("told-since", least, "replicas", text)
 
 
-def _least_soon(demand: int, replicas: int, service: ServicePolicy, pool: PoolPolicy, seen: Seen) -> int:
+def _least_soon(demand: int, replicas: int, seen: Seen) -> int:
     """The least that the service can be told within PROMISE_S: with a window of 300 s, no demand of the last 210 s will
     have left it by then. Its pods may make place for what is granted now."""
-    if pool.scale_down_window_s <= PROMISE_S:
-        return min(replicas, bounded(0, service, pool))
+    terms = seen.terms
+    if terms.scale_down_window_s <= PROMISE_S:
+        return min(replicas, terms.floor)
     if demand >= replicas:
         return replicas
-    window = scale_down_window(seen.moments, seen.time_s, service, pool, pool.scale_down_window_s - PROMISE_S)
+    window = scale_down_window(seen.moments, seen.time_s, terms, terms.scale_down_window_s - PROMISE_S)
     return min(replicas, window.replicas) if window.covered else replicas
 
 
-def _is_idle(seen: Seen, service: ServicePolicy, pool: PoolPolicy, for_s: float) -> bool:
+def _is_idle(seen: Seen, for_s: float) -> bool:
     """Whether nothing of its own was in flight for so long, all of it seen."""
-    window = scale_down_window(seen.moments, seen.time_s, service, pool, for_s)
+    window = scale_down_window(seen.moments, seen.time_s, seen.terms, for_s)
     return window.covered and window.raw == 0

@@ -165,7 +165,7 @@ class Drawing:
     def _add_services(self, snapshot: Snapshot, plans: list[FleetPlan], memory: Memory) -> None:
         policy = self._policies[0]
         for key, drawing in self.services.items():
-            service, workload = policy.services[key], policy.workloads[key]
+            workload = policy.workloads[key]
             reading = snapshot.workloads.get(workload)
             drawing.real.add(self.at, reading.spec_replicas if reading else None)
             drawing.asked.add(self.at, snapshot.asked.get(workload))
@@ -174,7 +174,7 @@ class Drawing:
                 inflight = reading.queued + reading.executing
             past = memory.workloads.get(workload)
             if past is not None and past.moments and past.moments[-1].time_s == snapshot.taken_at_s:
-                own = load_of(past.moments[-1], policy.operator.pool(service.pool)).inflight
+                own = load_of(past.moments[-1], policy.terms[key]).inflight
             if reading is not None and reading.failure_per_s is not None:
                 failed = 60 * oom_candidates_per_s(reading)
             drawing.inflight.add(self.at, inflight)

@@ -69,7 +69,7 @@ class TickLoop:
     ) -> None:
         self._source, self._operator, self._registry = source, operator, registry
         self._board, self._clock, self._planner = board, clock, planner
-        self._memory = Memory()
+        self._fleet, self._memory = FleetPolicy(operator, {}), Memory()
         self._reading: asyncio.Future[Snapshot] | None = None
         self._stop = threading.Event()
         self._collector = QuietCollector()
@@ -172,8 +172,10 @@ class TickLoop:
 
     async def _plan(self, snapshot: Snapshot, begun_s: float) -> None:
         started_s = time.perf_counter()
-        fleet = FleetPolicy(self._operator, self._registry.policies(), self._registry.is_settled)
-        remembered = self._memory
+        services, is_settled = self._registry.policies(), self._registry.is_settled
+        if services != self._fleet.services or is_settled != self._fleet.is_settled:
+            self._fleet = FleetPolicy(self._operator, services, is_settled)
+        fleet, remembered = self._fleet, self._memory
         try:
             planned, self._memory = await _in_thread(self._planner, snapshot, fleet, remembered)
         except Exception as fault:
