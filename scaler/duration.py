@@ -1,4 +1,5 @@
-"""Durations as text. Apart from `quantity`, which brings pydantic: the node agent has 40 MiB for all that it is."""
+"""Durations as text, and which times can be meant. Apart from `quantity`, which brings pydantic: the node agent has
+40 MiB for all that it is."""
 
 from __future__ import annotations
 
@@ -6,6 +7,8 @@ import re
 from typing import Any
 
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)", re.ASCII)
+LAST_MOMENT_S = 253_402_300_799.0  # 9999-12-31T23:59:59Z, the last that RFC 3339 can write
+LEAST_STEP_S, MOST_STEP_S = 0.5, 3600.0  # between two moments of a replay or a recording
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 

@@ -140,7 +140,7 @@ def _sorted(one: Snapshot) -> Snapshot:
 
 def test_the_header_comes_back(tmp_path: Path) -> None:
     timing = Timing.model_validate({"tick": "5s", "stableWindow": "90s", "burstWindow": "22.5s"})
-    head = RecordingHeader(START_S, START_S, 0.1, timing, {"what": "a test"})
+    head = RecordingHeader(START_S, START_S, 0.7, timing, {"what": "a test"})
     write_recording(tmp_path / "a.jsonl.gz", head, [])
     assert RecordingSource(tmp_path / "a.jsonl.gz").header == head
 
@@ -277,7 +277,11 @@ def _row_twice(number: int, kind: str) -> Change:
         pytest.param(lambda lines: [b"\xff\xfe\n"], 1, "one JSON object", id="not UTF-8"),
         pytest.param(_edit(1, b'"version":3', b'"version":4'), 1, '"version": 1 to 3, not 4', id="a newer version"),
         pytest.param(_edit(1, b'"queued",', b""), 1, 'the "columns" of version 3', id="other columns"),
-        pytest.param(_edit(1, b'"step_s":15.0', b'"step_s":0'), 1, '"step_s" above 0', id="no step"),
+        pytest.param(_edit(1, b'"step_s":15.0', b'"step_s":0'), 1, '"step_s" from 0.5 to 3600', id="no step"),
+        pytest.param(_edit(1, b'"step_s":15.0', b'"step_s":1e-9'), 1, '"step_s" from 0.5', id="too small a step"),
+        pytest.param(_edit(1, b'"end":1', b'"end":9999999'), 1, "the years 1970 to 9999", id="beyond the year 9999"),
+        pytest.param(_edit(1, b'"start":1', b'"start":-1'), 1, "the years 1970 to 9999", id="before 1970"),
+        pytest.param(_edit(3, b'"GPU-0"', b'"\\ud800"'), 3, "half of a surrogate pair", id="half a pair"),
         pytest.param(_edit(1, b'"tick":"15s"', b'"tick":15'), 1, "timing.tick: 15", id="a window without unit"),
         pytest.param(_edit(1, b'"about":{}', b'"about":null'), 1, '"about"', id="no provenance"),
         pytest.param(_edit(4, b"1500000000.0", b"NaN"), 4, "finite numbers or null, not NaN", id="NaN"),
@@ -377,6 +381,7 @@ def _as_json_reads_it(line: bytes) -> str:
 
     try:
         record = json.loads(line.decode("utf-8"), parse_constant=refuse)
+        json.dumps(record, ensure_ascii=False).encode("utf-8")  # half of a surrogate pair is no text
     except (ValueError, RecursionError):
         return "refused"
     return repr(record) if isinstance(record, dict) else "refused"

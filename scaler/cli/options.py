@@ -15,16 +15,14 @@ import click
 
 from scaler.address import Address, parse_address
 from scaler.cli.faults import Unusable
-from scaler.duration import parse_duration
+from scaler.duration import LAST_MOMENT_S, LEAST_STEP_S, MOST_STEP_S, parse_duration
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 _RFC_3339 = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(\.\d{1,9})?([Zz]|[+-]\d{2}:\d{2})", re.ASCII)
 _UNIX = re.compile(r"\d{9,12}(\.\d{1,9})?", re.ASCII)  # from 1973 on: fewer digits are a mistyped year
 _RELATIVE = re.compile(r"now(?:-([0-9a-z.]{1,32}))?", re.ASCII)
-_LAST_MOMENT_S = 253_402_300_799.0  # 9999-12-31T23:59:59Z, the last that RFC 3339 can write
 _NOW, _IS_RELATIVE, _NAMESPACE = "scaler.now", "scaler.relative-moment", "scaler.namespace"
-_LEAST_STEP_S, _MOST_STEP_S = 0.5, 3600.0
 
 
 def parse_moment(text: str, now_s: float) -> float:
@@ -38,7 +36,7 @@ def parse_moment(text: str, now_s: float) -> float:
         at_s = datetime.fromisoformat(text.upper()).timestamp()
     else:
         raise ValueError("not a time")
-    if not 0 <= at_s <= _LAST_MOMENT_S:
+    if not 0 <= at_s <= LAST_MOMENT_S:
         raise ValueError("not within the years 1970 to 9999")
     return at_s
 
@@ -68,7 +66,7 @@ def step(_: click.Context, __: click.Parameter, value: str | None) -> float | No
         return None
     try:
         step_s = parse_duration(value)
-        if not _LEAST_STEP_S <= step_s <= _MOST_STEP_S:
+        if not LEAST_STEP_S <= step_s <= MOST_STEP_S:
             raise ValueError("out of range")
     except ValueError as error:
         raise click.BadParameter(f"{value!r}: {error}; it takes a duration such as 15s, 500ms to 1h") from None

@@ -28,6 +28,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from scaler.duration import LAST_MOMENT_S, LEAST_STEP_S, MOST_STEP_S
 from scaler.policy import Timing, describe
 from scaler.snapshot import CardReading, Snapshot, WorkloadReading
 
@@ -168,8 +169,10 @@ def parse_header(record: Mapping[str, Any]) -> RecordingHeader:
     if record.keys() != HEADER_KEYS:
         raise Unexpected(f"a header with the keys {', '.join(sorted(HEADER_KEYS))}, not {', '.join(sorted(record))}")
     start_s, end_s, step_s = (_time(record[key]) for key in ("start", "end", "step_s"))
-    if not (start_s <= end_s and step_s > 0):
-        raise Unexpected('"start" up to "end" in Unix seconds and "step_s" above 0')
+    if not 0.0 <= start_s <= end_s <= LAST_MOMENT_S:
+        raise Unexpected('"start" up to "end" in Unix seconds of the years 1970 to 9999')
+    if not LEAST_STEP_S <= step_s <= MOST_STEP_S:
+        raise Unexpected(f'"step_s" from {LEAST_STEP_S:g} to {MOST_STEP_S:g}')
     if record["columns"] != {kind: list(names) for kind, names in COLUMNS.items()}:
         raise Unexpected(f'the "columns" of version {version}')
     about = record["about"]

@@ -76,11 +76,15 @@ def parse_line(line: bytes) -> dict[str, Any]:
 
 def _decode_in_words(line: bytes) -> Any:
     """By Python's json, which takes seven times as long: for the words of a refusal, and for the little that it takes
-    and msgspec does not, such as half of a surrogate pair."""
+    and msgspec does not. Half of a surrogate pair neither of them may take: no file and no terminal could show it."""
     try:
-        return _DECODER.decode(line.decode("utf-8"))
+        record = _DECODER.decode(line.decode("utf-8"))
+        json.dumps(record, ensure_ascii=False).encode("utf-8")
+        return record
     except Unexpected:
         raise
+    except UnicodeEncodeError:
+        raise Unexpected("text in Unicode, not half of a surrogate pair") from None
     except (ValueError, RecursionError) as error:
         raise Unexpected(f"one JSON object ({type(error).__name__}: {error})") from None
 
