@@ -35,9 +35,14 @@ class PoolCard(NamedTuple):
     taken: int
 
     @property
+    def open_slots(self) -> int | None:
+        """Slots in which no pod is seen; None where nobody tells of slots."""
+        return None if self.slots is None else max(0, self.slots - self.taken)
+
+    @property
     def is_placeable(self) -> bool:
         """Whether a replica may land here: there is a free slot, or nobody tells of slots."""
-        return self.slots is None or self.taken < self.slots
+        return self.open_slots != 0
 
 
 PoolCards = Mapping[str, Sequence[PoolCard]]

@@ -32,9 +32,8 @@ def rooms(
     """
     found = []
     for card in cards:
-        key, reading, kind, free, low, _, _, slots, taken = card
-        node = reading.node
-        open_slots = UNLIMITED if slots is None else max(0, slots - taken)
+        key, reading, kind, free, low, _, _, slots, _ = card
+        node, open_slots = reading.node, _open_slots(card)
         if free is None or low is None:
             if pool.blind == "allow":
                 found.append(Room(kind, math.inf, open_slots, open_slots, True, key, node))
@@ -75,12 +74,17 @@ def nodes(cards: Iterable[PoolCard], going: Mapping[WorkloadKey, int], unseen: i
 def _pods(cards: Iterable[PoolCard], going: Mapping[WorkloadKey, int]) -> Pods:
     there, open_slots = dict[WorkloadKey, int](), 0
     for card in cards:
-        open_slots += UNLIMITED if card.slots is None else max(0, card.slots - card.taken)
+        open_slots += _open_slots(card)
         for workload, count in card.reading.pods.items():
             there[workload] = there.get(workload, 0) + count
     pods = sum(there.values())
     leaving = sum(min(there[workload], going[workload]) for workload in there.keys() & going.keys())
     return Pods(pods, pods - leaving, open_slots)
+
+
+def _open_slots(card: PoolCard) -> int:
+    open_slots = card.open_slots
+    return UNLIMITED if open_slots is None else open_slots
 
 
 def _freed_bytes(

@@ -99,18 +99,17 @@ def _underway(grounds: Grounds, pool: PoolPolicy, on_cards: set[WorkloadKey]) ->
 
 
 def _bar(card: PoolCard, footprints: Footprints, underway: Underway) -> CardBar:
-    open_slots = None if card.slots is None else max(0, card.slots - card.taken)
     is_alone = card.slots == 1
     return CardBar(
         key=card.key,
         card=card.reading,
         free_bytes=card.free_bytes,
         total_bytes=card.reading.total_bytes,
-        promised_bytes=_promised_bytes(card.reading, footprints, underway, open_slots),
+        promised_bytes=_promised_bytes(card.reading, footprints, underway, card.open_slots),
         low_bytes=None if is_alone else card.low_bytes,
         high_bytes=None if is_alone else card.high_bytes,
         slots=card.slots,
-        open_slots=open_slots,
+        open_slots=card.open_slots,
     )
 
 
