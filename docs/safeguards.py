@@ -69,7 +69,7 @@ def no_reservation() -> Iterator[Any]:
 
     yield patch.object(shares, "arbitrate", one_by_one)
     yield patch.object(shares, "supply", lambda *_: NO_SUPPLY)
-    yield patch.object(rooms, "_growth_bytes", lambda *_: 0.0)
+    yield patch.object(rooms, "_growth", lambda *_: rooms._Growth(0.0, 0.0))
 
 
 def no_storm_breaker() -> Iterator[Any]:

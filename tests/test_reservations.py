@@ -4,6 +4,7 @@ arbitration for all that is left. Cards have 15 GiB and keep 1.5 free; every rep
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -167,6 +168,28 @@ def test_who_is_not_asked_about_counts_with_what_it_has_started() -> None:
     now = card(11.5, pods={"b": 3})
     history = [snapshot(START_S + TICK_S, {"a": asking(1, 6), "b": asking(3, 3, ready=2)}, now)]
     assert last(history, policy(pool_with(), a=TWO_GIB), "a").granted == 1 + 3  # (10 - 2.25) / 2
+
+
+@pytest.mark.parametrize(
+    ("named", "granted"),
+    [
+        pytest.param({"b": 1}, 1, id="not named yet: 4 of 8 GiB are spoken for, 1 is the watermark"),
+        pytest.param({"b": 1, "a": 1}, None, id="named there, and not in the readings: it loads there"),
+    ],
+)
+def test_who_is_named_before_its_replica_shows_loads_there(named: dict[str, int], granted: int | None) -> None:
+    """a was told 1 a tick ago, its pod is named on the card with 8 GiB free, and kube-state-metrics, 20 s old, shows
+    none. Another one of 4 GiB could land beside it."""
+    fleet = policy(pool_with(lowWatermark="1Gi", highWatermark="1Gi"), a={"vramPerReplica": "4Gi"})
+
+    def seen(at_s: float, wanted: int, pods: dict[str, int]) -> Snapshot:
+        services = {"a": replace(asking(0, wanted), replicas_age_s=20.0), "b": asking(1, 1)}
+        return snapshot(at_s, services, card(8.0, slots=3, pods=pods, held_gib={"b": (7.0,)}), card(15.0, slots=3))
+
+    quiet = [seen(START_S - TICK_S * tick, 0, {"b": 1}) for tick in range(8, 0, -1)]
+    told = seen(START_S, 1, {"b": 1})
+    assert last([*quiet, told], fleet, "a").granted == 1
+    assert last([*quiet, told, seen(START_S + TICK_S, 2, named)], fleet, "a").granted == granted
 
 
 # --- from zero --------------------------------------------------------------------------------------------------------

@@ -212,6 +212,21 @@ def test_a_place_that_falls_free_may_be_taken(wanted: int, granted: int) -> None
     assert decide(history, fleet, "b").granted == granted
 
 
+@pytest.mark.parametrize("free_gib", [7.0, 9.0, 11.0, 13.0])
+def test_a_place_that_falls_free_is_worth_no_less_beside_more_free_vram(free_gib: float) -> None:
+    """Two of b sit on a card, 5 GiB each at their highest, and both go: whatever they hold, 4 GiB are left beside
+    them above the watermark (15 - 1 - 10), 9 beside one of them, 14 without. So as many of a's 4 GiB fit as there are
+    places then, and two on the empty card: only the three places that are open now bind."""
+    cards = [card(free_gib, slots=3, pods={"b": 2}), card(11.0, slots=1, pods={"a": 1}), card(15.0, slots=2)]
+    quiet = [
+        snapshot(START_S - TICK_S * tick, {"a": asking(1, 1), "b": asking(2, 2)}, *cards) for tick in range(40, 0, -1)
+    ]
+    asked = snapshot(START_S, {"a": asking(1, 6), "b": asking(2, 0)}, *cards)
+    pool = pool_with(lowWatermark="1Gi", highWatermark="1Gi", scaleDownWindow="0s")
+    fleet = policy(pool, a={"vramPerReplica": "4Gi"}, b={"vramPerReplica": "5Gi"})
+    assert decide([*quiet, asked], fleet, "a").granted == 4
+
+
 # --- growth of what runs ----------------------------------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import accumulate
+from typing import NamedTuple
 
 from scaler.planning.cards import PoolCard
 from scaler.planning.footprints import Footprints
@@ -13,7 +14,7 @@ from scaler.planning.spread import Node, Nodes, Pods
 from scaler.planning.supply import Supply
 from scaler.policy import PoolPolicy
 from scaler.signals.footprint import CardClass, card_class
-from scaler.snapshot import CardReading, WorkloadKey
+from scaler.snapshot import CardReading, HeldVram, WorkloadKey
 
 
 def rooms(
@@ -41,13 +42,14 @@ def rooms(
         if not open_slots and not any(going.get(workload, 0) > 0 for workload in reading.pods):
             found.append(Room(kind, 0.0, 0, 0, True, key, node))  # nothing can land here
             continue
-        room = free - _growth_bytes(reading, kind, free, footprints, starting)
+        growth = _growth(reading, kind, free, footprints, starting)
+        room = free - growth.all_bytes
         if slots == 1:
             found.append(Room(kind, room, open_slots, open_slots, False, key, node))
             continue
         found.append(Room(kind, room - low, open_slots, open_slots, True, key, node))
         if going and open_slots != UNLIMITED:
-            freed = _freed_bytes(reading, kind, footprints.totals[kind] - free, footprints, going)
+            freed = _freed_bytes(reading, kind, footprints.totals[kind] - free, growth, footprints, starting, going)
             for gone, freed_bytes in enumerate(freed, start=1):
                 found.append(Room(kind, room - low + freed_bytes, open_slots + gone, 0, True, key, node))
     if not found and pool.blind == "allow":
@@ -88,25 +90,61 @@ def _open_slots(card: PoolCard) -> int:
 
 
 def _freed_bytes(
-    card: CardReading, kind: CardClass, used: float, footprints: Footprints, going: Mapping[WorkloadKey, int]
+    card: CardReading,
+    kind: CardClass,
+    used: float,
+    growth: _Growth,
+    footprints: Footprints,
+    starting: Mapping[WorkloadKey, int],
+    going: Mapping[WorkloadKey, int],
 ) -> Iterator[float]:
     """What one, two, ... of a card's pods that may go leave to others, the smallest first: where pods are told apart,
     their footprints, since what they hold and have yet to take is off the room. Else an equal part each of what is
-    used, and no more than the footprint."""
+    used, no more than the footprint, and what all together had yet to take, up to their footprints."""
     each_bytes: list[float] = []
+    whole_bytes: list[float] = []
     for workload, pods in card.pods.items():
         leaving = min(pods, going.get(workload, 0))
         if leaving > 0:
-            held = footprints.of(workload, kind).held_bytes
-            each_bytes += [held if workload in card.held else min(held, used / sum(card.pods.values()))] * leaving
-    return accumulate(sorted(each_bytes))
+            vram = card.held.get(workload)
+            if vram is not None:
+                each = whole = _at_highest(workload, kind, vram, footprints, starting)
+            else:
+                whole = footprints.expected(workload, kind).held_bytes
+                each = min(whole, used / sum(card.pods.values()))
+            each_bytes += [each] * leaving
+            whole_bytes += [whole] * leaving
+    yet_to_take = 0.0 if card.held else growth.all_bytes - growth.loading_bytes
+    for freed, whole in zip(accumulate(sorted(each_bytes)), accumulate(sorted(whole_bytes)), strict=True):
+        yield min(freed + yet_to_take, whole)
 
 
-def _growth_bytes(
-    card: CardReading, kind: CardClass, free: float, footprints: Footprints, starting: Mapping[WorkloadKey, int]
+def _at_highest(
+    workload: WorkloadKey,
+    kind: CardClass,
+    vram: HeldVram,
+    footprints: Footprints,
+    starting: Mapping[WorkloadKey, int],
 ) -> float:
-    """What the pods on a card take at their highest, less what they hold. Where the exporter does not tell pods apart,
-    it is known only if all their footprints are; those that have yet to load are counted in any case."""
+    """What one of the pods that hold that takes at its highest: its footprint, unless nothing is known of it."""
+    known = footprints.expected(workload, kind)
+    is_known = known.source != "default" or workload in starting
+    return known.held_bytes if is_known and known.held_bytes > vram.largest_bytes else vram.largest_bytes
+
+
+class _Growth(NamedTuple):
+    """What the pods on a card take at their highest, less what they hold; `loading_bytes` of it by pods that have yet
+    to load."""
+
+    all_bytes: float
+    loading_bytes: float
+
+
+def _growth(
+    card: CardReading, kind: CardClass, free: float, footprints: Footprints, starting: Mapping[WorkloadKey, int]
+) -> _Growth:
+    """Where the exporter does not tell pods apart, growth is known only if all their footprints are; those that have
+    yet to load are counted in any case."""
     pods_by_workload, loading = card.pods, 0.0
     for workload in pods_by_workload.keys() & starting.keys() - card.held.keys() if starting else ():
         pods = min(pods_by_workload[workload], starting[workload])
@@ -114,19 +152,17 @@ def _growth_bytes(
     if card.held:
         growth = 0.0
         for workload, vram in card.held.items():
-            known, each = footprints.expected(workload, kind), vram.largest_bytes
-            if known.held_bytes > each and (known.source != "default" or workload in starting):
-                each = known.held_bytes
+            each = _at_highest(workload, kind, vram, footprints, starting)
             growth += max(0.0, (pods_by_workload.get(workload) or 1) * each - vram.total_bytes)
-        return growth + loading
+        return _Growth(growth + loading, loading)
     total = 0.0
     for workload, pods in pods_by_workload.items():
         known = footprints.expected(workload, kind)
         if known.source == "default":
-            return loading
+            return _Growth(loading, loading)
         total += known.held_bytes * pods
     used = footprints.totals[kind] - free
-    return max(loading, total - used)
+    return _Growth(max(loading, total - used), loading)
 
 
 def unplaced(supply: Supply, seen_places: int, cards_per_replica: int) -> int:

@@ -74,7 +74,8 @@ class _Outstanding:
         self._places = places(card.reading for card in cards)
         self._supplies: dict[WorkloadKey, Supply] = {}
         self._cards: dict[WorkloadKey, int] = {}
-        hidden, going, starting, rolling = 0, dict[WorkloadKey, int](), [], dict[WorkloadKey, int]()
+        hidden, starting, going = 0, [], dict[WorkloadKey, int]()
+        rolling, ahead = dict[WorkloadKey, int](), dict[WorkloadKey, int]()
         time_s, declared, name = snapshot.taken_at_s, self._footprints.declared, pool.name
         for workload, past in memory.workloads.items():
             # Whoever sits on the pool's cards, or is to, holds VRAM, asked about by KEDA or not.
@@ -88,6 +89,9 @@ class _Outstanding:
             self._cards[workload] = cards_each = max(1, on_cards // lately if lately else 1, past.footprints.cards)
             if missing:
                 starting.append(workload)
+            # A card may name a pod before kube-state-metrics shows its replica, by 20 s and more.
+            if on_cards > lately * cards_each:
+                ahead[workload] = on_cards // cards_each - lately
             # Pods that run and that no card names sit in places that look free: an exporter may name one pod a card.
             unnamed = (existing - missing - given_up) * cards_each - on_cards
             if unnamed > 0:
@@ -112,6 +116,8 @@ class _Outstanding:
             for w, roaming in self._roaming.items()
             for each in (self._supplies[w],)
         }
+        # Who is named ahead of its replica loads there, whatever else may still come for that promise elsewhere.
+        placed |= {workload: placed.get(workload, 0) + pods for workload, pods in ahead.items()}
         self._rooms = rooms(cards, pool, self._footprints, placed, going)
         self._placement, self._nodes = pool.placement, Nodes({}, 0)
         if pool.placement == "spread":
