@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
@@ -92,13 +93,11 @@ class Footprints:
     memories: Mapping[WorkloadKey, WorkloadMemory]
     in_oom: Collection[WorkloadKey]
     proven: dict[CardClass, dict[WorkloadKey, float]] = field(default_factory=dict)
-    _found: dict[CardClass, dict[WorkloadKey, Footprint]] = field(default_factory=dict)
+    _found: dict[CardClass, dict[WorkloadKey, Footprint]] = field(default_factory=lambda: defaultdict(dict))
 
     def of(self, workload: WorkloadKey, card: CardClass) -> Footprint:
         """The footprint of one replica on one card of that class."""
-        on_card = self._found.get(card)
-        if on_card is None:
-            on_card = self._found[card] = {}
+        on_card = self._found[card]
         found = on_card.get(workload)
         if found is None:
             declared, found = self.declared.get(workload, 0), self._undeclared(workload, card)
@@ -259,12 +258,8 @@ def totals_by_class(cards: Iterable[PoolCard]) -> dict[CardClass, float]:
     return {**{kind: max(free, largest) for kind, free in without.items()}, **totals}
 
 
-def extra_bytes(
-    pool: PoolPolicy, low: Level | None, totals: Mapping[CardClass, float]
-) -> dict[tuple[CardClass, bool], float]:
+def extra_bytes(pool: PoolPolicy, low: Level, totals: Mapping[CardClass, float]) -> dict[tuple[CardClass, bool], float]:
     """What a service's own low watermark leaves free beyond the pool's, per class of card, with the pool's there (0
     where its own is lower) and without."""
-    if low is None:
-        return {}
     extra = {(card, True): max(0.0, low.of(total) - pool.low_watermark.of(total)) for card, total in totals.items()}
     return extra | {(card, False): low.of(total) for card, total in totals.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import ParamSpec, TypeVar
+from typing import TypeVar, TypeVarTuple
 
 from scaler.decision import Decision, FleetPlan, PoolState
 from scaler.planning.answers import answer, promise
@@ -21,7 +21,7 @@ from scaler.planning.watermark import watch
 from scaler.policy import FleetPolicy, ServiceKey, ServicePolicy
 from scaler.snapshot import Snapshot
 
-P = ParamSpec("P")
+Args = TypeVarTuple("Args")
 T = TypeVar("T")
 
 
@@ -83,10 +83,10 @@ def plan(snapshot: Snapshot, policy: FleetPolicy, memory: Memory) -> tuple[Fleet
 
 
 def _safely(
-    key: ServiceKey, service: ServicePolicy, time_s: float, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    key: ServiceKey, service: ServicePolicy, time_s: float, step: Callable[[*Args], T], *args: *Args
 ) -> T | Decision:
     """One service's fault is its own: it becomes unknown, and the others are decided as ever."""
     try:
-        return step(*args, **kwargs)
+        return step(*args)
     except Exception as fault:
         return unknown(key, service, time_s, f"internal fault: {type(fault).__name__}: {fault}")

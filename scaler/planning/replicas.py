@@ -33,7 +33,7 @@ def replicas_for(load: Load, terms: Terms) -> int:
         return 0
     target = terms.target_concurrency
     needed, present = load.inflight / target, load.present / target
-    if present > load.carried_by * CARRIED_RATIO:
+    if load.carried_floor > 0.0 and present > load.carried_by * CARRIED_RATIO:
         needed = max(needed, min(present, load.carried_floor))
     if terms.target_queue is not None:
         needed = max(needed, load.queued / terms.target_queue)
@@ -92,7 +92,7 @@ def least_told(moments: Sequence[Moment], time_s: float, replicas: int, sampled_
     run. A moment whose load asked for less told that; any other told the replicas or nothing. What was told while fewer
     ran than now has been overtaken.
     """
-    least = replicas
+    least, contention_counts = replicas, terms.contention_counts
     # Requests enough for all of the replicas ask for no fewer, whatever else there is: mostly no moment did.
     enough = replicas * terms.target_concurrency
     if terms.ceiling < replicas or enough <= terms.activation_concurrency:
@@ -101,7 +101,7 @@ def least_told(moments: Sequence[Moment], time_s: float, replicas: int, sampled_
         moment = moments[index]
         if moment.time_s <= sampled_s - ACTED_ON_S:
             break
-        load = load_of(moment, terms)
+        load = moment.crowded if contention_counts else moment.own  # load_of(), for 300 moments of 1,000 services
         if load.inflight >= enough or moment.time_s == time_s or moment.spec_replicas < replicas:
             continue
         now = terms.bounded(replicas_for(load, terms))

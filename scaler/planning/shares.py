@@ -19,6 +19,7 @@ from scaler.planning.supply import NO_SUPPLY, STARTING_S, Supply, supply
 from scaler.planning.wants import Want
 from scaler.policy import FleetPolicy, PoolPolicy, ServiceKey
 from scaler.quantity import format_bytes
+from scaler.signals.footprint import CardClass
 from scaler.signals.vram_lessons import places
 from scaler.snapshot import Snapshot, WorkloadKey
 
@@ -53,6 +54,9 @@ def allot(
         for claim in claims
         for share in (result.shares[claim.key],)
     }
+
+
+_NO_EXTRA: Mapping[tuple[CardClass, bool], float] = {}
 
 
 class _Outstanding:
@@ -210,8 +214,9 @@ class _Outstanding:
         need = self._needs.get(key)
         if need is None:
             workload = self._deployments[key]
-            held = {card: self._footprints.of(workload, card).held_bytes for card in self._totals}
-            extra = extra_bytes(self._pool, self._services[key].low_watermark, self._totals)
+            of, low = self._footprints.of, self._services[key].low_watermark
+            held = {card: of(workload, card).held_bytes for card in self._totals}
+            extra = extra_bytes(self._pool, low, self._totals) if low is not None else _NO_EXTRA
             need = self._needs[key] = Need(held, self._cards.get(workload, 1), extra)
         return need
 

@@ -23,7 +23,9 @@ class Arrivals(NamedTuple):
 
 def oom_candidates_per_s(reading: WorkloadReading) -> float:
     """Failures per second that may be for lack of VRAM; all failures where the server does not tell them apart."""
-    failure = max(0.0, reading.failure_per_s or 0.0)
+    failure = reading.failure_per_s
+    if not failure or failure < 0.0:  # none, mostly
+        return 0.0
     if reading.oom_failure_per_s is None:
         return failure
     return min(failure, max(0.0, reading.oom_failure_per_s))
