@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from scaler.planning import promises, shares, spread, wants
 from scaler.planning.headroom import Need, Room
@@ -191,7 +192,7 @@ def test_what_was_told_less_may_be_yet_to_come() -> None:
 
 def reservations_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is started or promised, and not in the free VRAM yet, is forgotten."""
-    monkeypatch.setattr(shares, "supply", lambda history, time_s: supply(history, time_s)._replace(starting=0))
+    monkeypatch.setattr(shares, "supply", lambda history, time_s: structs.replace(supply(history, time_s), starting=0))
     monkeypatch.setattr(shares._Outstanding, "promises", lambda *_: [])
     monkeypatch.setattr(shares._Outstanding, "_promised", lambda *_: 0)
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import pytest
 from hypothesis import Phase, settings
 from hypothesis.errors import Flaky
+from msgspec import structs
 
 from scaler.decision import Decision, FleetPlan, Reason, Verdict
 from scaler.planning import answers as answering
@@ -51,7 +51,7 @@ def storms_hide_growth(monkeypatch: pytest.MonkeyPatch) -> None:
         derivation = real(time_s, reading, on_short_card, operator, past, *rest)
         if derivation is None or not derivation.moment.oom_confirmed or not past:
             return derivation
-        return derivation._replace(moment=derivation.moment._replace(own=past[-1].own, own_ratio=1.0))
+        return structs.replace(derivation, moment=structs.replace(derivation.moment, own=past[-1].own, own_ratio=1.0))
 
     monkeypatch.setattr(remembering, "derive", frozen)
 
@@ -83,10 +83,10 @@ def room_turned_round(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def inverted(key: Any, service: Any, operator: Any, seen: Any) -> Any:
         pool = seen.pool._replace(watch=Watch(not seen.pool.watch.vetoed, seen.time_s))
-        return real(key, service, operator, seen._replace(pool=pool))
+        return real(key, service, operator, structs.replace(seen, pool=pool))
 
     def turned(*arguments: Any) -> list[Room]:
-        return [room._replace(room_bytes=-room.room_bytes) for room in real_rooms(*arguments)]
+        return [structs.replace(room, room_bytes=-room.room_bytes) for room in real_rooms(*arguments)]
 
     monkeypatch.setattr(planning, "want", inverted)
     monkeypatch.setattr(sharing, "rooms", turned)
@@ -101,8 +101,8 @@ def means_per_replica(monkeypatch: pytest.MonkeyPatch) -> None:
         if derivation is None:
             return None
         present = derivation.moment.own.present
-        own = derivation.moment.own._replace(inflight=1000.0 / (1.0 + present))
-        return derivation._replace(moment=derivation.moment._replace(own=own, own_ratio=1.0))
+        own = structs.replace(derivation.moment.own, inflight=1000.0 / (1.0 + present))
+        return structs.replace(derivation, moment=structs.replace(derivation.moment, own=own, own_ratio=1.0))
 
     monkeypatch.setattr(remembering, "derive", mean)
 
@@ -161,7 +161,7 @@ def cautious_growth(monkeypatch: pytest.MonkeyPatch) -> None:
         wanted = real(*arguments)
         if isinstance(wanted, Decision):
             return wanted
-        return replace(wanted, unlimited=min(wanted.unlimited, wanted.replicas + 1))
+        return structs.replace(wanted, unlimited=min(wanted.unlimited, wanted.replicas + 1))
 
     monkeypatch.setattr(planning, "want", one_more)
 

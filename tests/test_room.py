@@ -14,6 +14,7 @@ from typing import NamedTuple
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from scaler.decision import Decision
 from scaler.planning import spread as spreading
@@ -355,7 +356,7 @@ def test_unknown_slots_are_as_many_as_there_are_replicas(
 ) -> None:
     found = []
     for slots in (UNLIMITED, 40):
-        worst = Worst.of([room._replace(slots=slots, open_slots=slots) for room in rooms], 0)
+        worst = Worst.of([structs.replace(room, slots=slots, open_slots=slots) for room in rooms], 0)
         for each in outstanding:
             worst.add(each)
         found.append(worst.fits(need, replicas))

@@ -12,11 +12,13 @@ import heapq
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from msgspec import Struct
+
 from scaler.planning.headroom import Headroom, Need
 from scaler.policy import ServiceKey
 
 
-class Claim(NamedTuple):
+class Claim(Struct, frozen=True):
     """A service that wants more replicas than run.
 
     Attributes:
@@ -35,7 +37,7 @@ class Claim(NamedTuple):
     promised: int
 
 
-class Share(NamedTuple):
+class Share(Struct, frozen=True, gc=False):
     """What a claim gets: `granted` replicas in all. `others`: more would have fitted but for what others want."""
 
     granted: int

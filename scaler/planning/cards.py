@@ -6,13 +6,15 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+from msgspec import Struct
+
 from scaler.policy import OperatorPolicy, PoolPolicy
 from scaler.signals.footprint import CardClass, card_class
 from scaler.signals.freshness import free_bytes
 from scaler.snapshot import CardKey, CardReading, WorkloadKey
 
 
-class PoolCard(NamedTuple):
+class PoolCard(Struct, frozen=True):
     """One card by its pool's policy: judged once a tick, for the ten that look at it.
 
     Attributes:

@@ -7,6 +7,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+from msgspec import Struct
+from msgspec.structs import astuple
+
 from scaler.planning.cards import PoolCard
 from scaler.planning.memory import NOTHING, Memory, WorkloadMemory
 from scaler.policy import FleetPolicy, PoolPolicy
@@ -27,7 +30,7 @@ _CONFIDENCE: Mapping[Source, str] = {
 }
 
 
-class Footprint(NamedTuple):
+class Footprint(Struct, frozen=True, gc=False):
     """Bytes of one card that a replica takes at its highest, and where known from: seen at most `highest_bytes` at so
     many lessons, on other classes of cards only where `is_elsewhere`. `raised_for`: why it is more. `told_by`: the
     source of the highest; `now_by`: of what its pods hold now, None where nobody tells; "" where it is not known."""
@@ -117,7 +120,7 @@ class Footprints:
     def highest(self, workload: WorkloadKey) -> Footprint | None:
         """The largest footprint on any class of card of the pool; None without cards."""
         found = (self.of(workload, card) for card in self.totals)
-        return max(found, key=lambda each: (*each[:-1], each.now_by or ""), default=None)
+        return max(found, key=lambda each: (*astuple(each)[:-1], each.now_by or ""), default=None)
 
     def _undeclared(self, workload: WorkloadKey, card: CardClass) -> Footprint:
         lessons = self.memories.get(workload, NOTHING).footprints

@@ -5,7 +5,9 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Protocol
+
+from msgspec import Struct
 
 from scaler.signals.footprint import CardClass
 from scaler.snapshot import CardKey
@@ -13,7 +15,7 @@ from scaler.snapshot import CardKey
 UNLIMITED = 1 << 40  # slots that nobody told of
 
 
-class Room(NamedTuple):
+class Room(Struct, frozen=True):
     """What a card has for new replicas: VRAM above the low watermark that nobody on it will take, and slots for them.
 
     `open_slots` of these are free now; the others are those of pods that may go, with `room_bytes` as they will be
@@ -30,7 +32,7 @@ class Room(NamedTuple):
     node: str = ""
 
 
-class Need(NamedTuple):
+class Need(Struct, frozen=True):
     """What one replica takes of each of `cards` cards, by class, and what its own low watermark adds to the pool's, by
     class and whether the pool's is there (`is_watched`)."""
 
@@ -128,7 +130,7 @@ class Worst:
         return cls(alike, slots, pending)
 
     def fits(self, need: Need, replicas: int = 1) -> bool:
-        held_bytes, cards_each, extra_bytes = need
+        held_bytes, cards_each, extra_bytes = need.held_bytes, need.cards, need.extra_bytes
         if self._waiting(need, replicas) > self.pending:
             return False
         units = replicas * cards_each
@@ -153,7 +155,7 @@ class Worst:
         self.slots = max(0, self.slots - slots)
 
     def move(self, need: Need, replicas: int) -> None:
-        held_bytes, cards_each, _ = need
+        held_bytes, cards_each = need.held_bytes, need.cards
         for (card, _, _), cards in self.alike.items():
             cards.add(held_bytes[card], replicas * cards_each)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from scaler.planning.cards import Hosts, PoolCards, placeable_cards, short_cards, unshared_workloads
 from scaler.planning.forecast import POINT_S, TREND_S, Points, noted, soonest
@@ -25,7 +26,7 @@ NO_LESSONS = Carried()
 NO_FOOTPRINTS = Footprints()
 
 
-class WorkloadMemory(NamedTuple):
+class WorkloadMemory(Struct, frozen=True):
     """One Deployment's past: moments over twice the longest scale-down window, arrivals over QUEUE_WINDOW_S, lessons
     over the learning window, its replicas over STARTING_S. `seen_s` is when it was seen last."""
 
@@ -106,11 +107,11 @@ def remember(
     pasts, readings = memory.workloads, snapshot.workloads
     for key in pasts.keys() | readings.keys() | vram_taught.keys():
         past, reading = pasts.get(key, NOTHING), readings.get(key)
-        seen_s, moments, carried, footprints, counts, flows = past
-        moments = moments[_expired(moments, oldest_moment_s) :]
+        carried, footprints, flows = past.carried, past.footprints, past.flows
+        moments = past.moments[_expired(past.moments, oldest_moment_s) :]
         created_s, taught = 0.0, None
-        seen_s = time_s if reading is not None else seen_s
-        counts = counted(counts, time_s, reading, stale_after_s) if seen_s > time_s - STARTING_S else ()
+        seen_s = time_s if reading is not None else past.seen_s
+        counts = counted(past.counts, time_s, reading, stale_after_s) if seen_s > time_s - STARTING_S else ()
         if reading is not None:
             # A new revision may need more of everything: what was learnt of the old one is void.
             created_s = reading.revision_created_s or 0.0

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from scaler.policy import ServiceKey
 
@@ -17,7 +18,7 @@ PROMISE_S = ACTED_ON_S + 30.0
 IGNORED_S = 60.0
 
 
-class Promise(NamedTuple):
+class Promise(Struct, frozen=True, gc=False):
     """At `time_s`, with `replicas` as they were read, KEDA was told `told` (None: no number), and at most `at_most` by
     an instance that did not know of promises older than its own start."""
 

@@ -7,7 +7,8 @@ what the last one gave up has been seen to go.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from scaler.decision import Reason, Step
 from scaler.planning.cards import PoolCard

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import accumulate
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from scaler.planning.cards import PoolCard
 from scaler.planning.footprints import Footprints
@@ -33,7 +34,14 @@ def rooms(
     """
     found = []
     for card in cards:
-        key, reading, kind, free, low, _, _, slots, _ = card
+        key, reading, kind, free, low, slots = (
+            card.key,
+            card.reading,
+            card.kind,
+            card.free_bytes,
+            card.low_bytes,
+            card.slots,
+        )
         node, open_slots = reading.node, _open_slots(card)
         if free is None or low is None:
             if pool.blind == "allow":
@@ -132,7 +140,7 @@ def _at_highest(
     return known.held_bytes if is_known and known.held_bytes > vram.largest_bytes else vram.largest_bytes
 
 
-class _Growth(NamedTuple):
+class _Growth(Struct, frozen=True, gc=False):
     """What the pods on a card take at their highest, less what they hold; `loading_bytes` of it by pods that have yet
     to load."""
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from scaler.decision import Step, StepMaker
 from scaler.planning.arbitration import Claim, Share, arbitrate
@@ -24,7 +25,7 @@ from scaler.signals.vram_lessons import places
 from scaler.snapshot import Snapshot, WorkloadKey
 
 
-class Allotment(NamedTuple):
+class Allotment(Struct, frozen=True):
     """A claim's outcome: its share, the most that KEDA can have been told by it, and the steps that say why."""
 
     share: Share
@@ -87,7 +88,7 @@ class _Outstanding:
             if not on_cards and workload not in declared and name not in past.footprints.pools:
                 continue
             self._supplies[workload] = each = supply(past.counts, time_s)
-            existing, missing, given_up, lately, is_rolling = each
+            existing, missing, lately = each.existing, each.starting, each.lately
             # On how many cards a replica sits, as far as it has been seen; else one. Rounded down: pods that end are
             # on cards still.
             self._cards[workload] = cards_each = max(1, on_cards // lately if lately else 1, past.footprints.cards)
@@ -97,11 +98,11 @@ class _Outstanding:
             if on_cards > lately * cards_each:
                 ahead[workload] = on_cards // cards_each - lately
             # Pods that run and that no card names sit in places that look free: an exporter may name one pod a card.
-            unnamed = (existing - missing - given_up) * cards_each - on_cards
+            unnamed = (existing - missing - each.given_up) * cards_each - on_cards
             if unnamed > 0:
                 hidden += unnamed
             # In a rolling update each pod goes and comes elsewhere.
-            if is_rolling:
+            if each.is_rolling:
                 rolling[workload] = going[workload] = existing
                 continue
             soon = least_soon.get(workload)

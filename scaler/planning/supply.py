@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from msgspec import Struct
+
 from scaler.signals.freshness import replicas_fault
 from scaler.snapshot import WorkloadReading
 
@@ -25,7 +27,7 @@ class Count(NamedTuple):
     surge: int = 0
 
 
-class Supply(NamedTuple):
+class Supply(Struct, frozen=True, gc=False):
     """A Deployment's replicas at one moment.
 
     Attributes:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
+
+from msgspec import Struct
 
 from scaler.decision import Decision, Reason, Step, StepMaker, Verdict
 from scaler.planning.barriers import Barrier
@@ -36,7 +37,7 @@ class SeenPool(NamedTuple):
     barrier: Barrier | None
 
 
-class Seen(NamedTuple):
+class Seen(Struct, frozen=True):
     """All that one service's wish looks at: its terms, the readings of all, what of its own was derived, its past, its
     pool, and the cards that pods sit on."""
 
@@ -51,8 +52,7 @@ class Seen(NamedTuple):
     hosts: Hosts
 
 
-@dataclass(slots=True)
-class Want:
+class Want(Struct):
     """A service that wants `unlimited` replicas of its Deployment (`workload`), and had `replicas` when they were read.
 
     Attributes:

@@ -15,6 +15,8 @@ from bisect import bisect_left, bisect_right, insort
 from itertools import accumulate
 from typing import NamedTuple
 
+from msgspec import Struct
+
 # Fewer completions in the stable window, and their count says too little: 100 have a standard error of 10 %.
 LEAST_COMPLETIONS = 100
 # A lesson speaks for loads up to 5 % above its own. 100 requests a second, counted over 60 s, jitter by 1.3 % (the root
@@ -34,7 +36,7 @@ class Lesson(NamedTuple):
     time_in_server_s: float
 
 
-class Flow(NamedTuple):
+class Flow(Struct, frozen=True, gc=False):
     """One moment's fresh arrivals per second, and the replicas that take them (`derive` says which these are)."""
 
     time_s: float
@@ -136,7 +138,7 @@ def usual_time_s(carried: Carried, flow: Flow) -> float | None:
     return carried.times_s[index] if index < len(carried.loads) else carried.times_s[-1]
 
 
-class Needed(NamedTuple):
+class Needed(Struct, frozen=True, gc=False):
     """Requests in flight that arrivals need by what was seen. Above all that was carried nobody knows how long a
     request takes: `floor_replicas` is then what the arrivals take at the highest load that was carried, else 0."""
 

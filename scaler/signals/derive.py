@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from scaler.policy import OperatorPolicy
 from scaler.signals.carried import LEAST_COMPLETIONS, Carried, Flow, Flows, Lesson, Needed, needed_inflight
@@ -28,7 +29,7 @@ BY_PROCESS = ("agent", "exporter-per-process")
 QUEUE_WINDOW_S = 300.0
 
 
-class Load(NamedTuple):
+class Load(Struct, frozen=True, gc=False):
     """What a service asks replicas for, at one moment.
 
     Attributes:
@@ -46,7 +47,7 @@ class Load(NamedTuple):
     carried_by: int
 
 
-class Moment(NamedTuple):
+class Moment(Struct, frozen=True, gc=False):
     """A workload at one moment, corrected: what later moments and the decision look back on.
 
     Attributes:
@@ -74,7 +75,7 @@ class Moment(NamedTuple):
     is_held: bool
 
 
-class Derivation(NamedTuple):
+class Derivation(Struct, frozen=True):
     """A moment with the numbers that led to it, for the steps. `taught`: there were lessons to hold it against;
     `futile`: why more replicas would not help."""
 
@@ -136,7 +137,7 @@ def derive(
         own = Load(fresh * own_ratio, queued * own_ratio, gpu_busy * gpu_ratio, fresh, floor_replicas, carried_by)
 
     futile = futility(reading, flow_now, carried, cards, operator.timing.stale_after_s)
-    # By position: named, a tuple of 11 takes twice as long, for each workload at every tick.
+    # By position: named, it takes twice as long, for each workload at every tick.
     moment = Moment(
         time_s,
         crowded,

@@ -7,12 +7,12 @@ attempt fails and A(p, R) = 1 + p + ... + p^R. With p = 0.4 and R = 2 that is 1.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from msgspec import Struct
 
 from scaler.snapshot import WorkloadReading
 
 
-class Arrivals(NamedTuple):
+class Arrivals(Struct, frozen=True, gc=False):
     """Arrivals per second: all attempts, and those of them that are fresh; the ratio of attempts that failed."""
 
     all_per_s: float
