@@ -34,15 +34,8 @@ def rooms(
     """
     found = []
     for card in cards:
-        key, reading, kind, free, low, slots = (
-            card.key,
-            card.reading,
-            card.kind,
-            card.free_bytes,
-            card.low_bytes,
-            card.slots,
-        )
-        node, open_slots = reading.node, _open_slots(card)
+        reading, kind, free, low, slots = card.reading, card.kind, card.free_bytes, card.low_bytes, card.slots
+        key, node, open_slots = card.key, reading.node, _open_slots(card)
         if free is None or low is None:
             if pool.blind == "allow":
                 found.append(Room(kind, math.inf, open_slots, open_slots, True, key, node))
