@@ -35,7 +35,7 @@ def reclaim(
     if pool.reclaim_after_s is None:
         return wants
     starving = sorted(each.key for each in wants.values() if _starves(each, allotments.get(each.key)))
-    idle = [each for each in wants.values() if each.is_idle and _floor(each) < each.replicas <= each.unlimited]
+    idle = [each for each in wants.values() if each.is_idle and each.terms.floor < each.replicas <= each.unlimited]
     if not starving or not idle:
         return wants
     supplies = (supply(memory.workloads.get(each.workload, NOTHING).counts, each.time_s) for each in wants.values())
@@ -55,14 +55,10 @@ def reclaim(
     reasons: list[Reason] = [
         Reason.RECLAIMED, *(reason for reason in chosen.reasons if reason is not Reason.SCALE_DOWN_WINDOW)
     ]  # fmt: skip
-    steps = [*chosen.steps, Step("reclaimed", chosen.replicas - _floor(chosen), "replicas", text)]
+    steps = [*chosen.steps, Step("reclaimed", chosen.replicas - chosen.terms.floor, "replicas", text)]
     # Less than was ever told is no answer of "what runs".
-    gone = replace(chosen, unlimited=_floor(chosen), told_less=lambda: None, reasons=reasons, steps=steps)
+    gone = replace(chosen, unlimited=chosen.terms.floor, told_less=lambda: None, reasons=reasons, steps=steps)
     return {**wants, chosen.key: gone}
-
-
-def _floor(want: Want) -> int:
-    return want.terms.floor
 
 
 def _starves(want: Want, allotment: Allotment | None) -> bool:

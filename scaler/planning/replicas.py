@@ -92,7 +92,7 @@ def least_told(moments: Sequence[Moment], time_s: float, replicas: int, sampled_
     run. A moment whose load asked for less told that; any other told the replicas or nothing. What was told while fewer
     ran than now has been overtaken.
     """
-    least, contention_counts = replicas, terms.contention_counts
+    least = replicas
     # Requests enough for all of the replicas ask for no fewer, whatever else there is: mostly no moment did.
     enough = replicas * terms.target_concurrency
     if terms.ceiling < replicas or enough <= terms.activation_concurrency:
@@ -101,7 +101,7 @@ def least_told(moments: Sequence[Moment], time_s: float, replicas: int, sampled_
         moment = moments[index]
         if moment.time_s <= sampled_s - ACTED_ON_S:
             break
-        load = moment.crowded if contention_counts else moment.own  # load_of(), for 300 moments of 1,000 services
+        load = load_of(moment, terms)
         if load.inflight >= enough or moment.time_s == time_s or moment.spec_replicas < replicas:
             continue
         now = terms.bounded(replicas_for(load, terms))

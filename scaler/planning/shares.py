@@ -224,4 +224,4 @@ class _Outstanding:
     def _reserved(self, workload: WorkloadKey) -> Need:
         """What is held against others for a replica that starts."""
         held = {card: self._footprints.expected(workload, card).held_bytes for card in self._totals}
-        return Need(held, self._cards.get(workload, 1), {})
+        return Need(held, self._cards.get(workload, 1), _NO_EXTRA)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from scaler.decision import Step
 from scaler.planning.cards import Hosts
 from scaler.planning.watermark import PoolMoment, Watch
-from scaler.policy import PoolPolicy, ServicePolicy
+from scaler.policy import PoolPolicy, Terms
 from scaler.quantity import Level, format_bytes
 from scaler.signals.derive import Derivation, Load
 from scaler.signals.gpu_share import gpu_share
@@ -21,8 +21,7 @@ def load_steps(
     readings: Mapping[WorkloadKey, WorkloadReading],
     hosts: Hosts,
     load: Load,
-    service: ServicePolicy,
-    pool: PoolPolicy,
+    terms: Terms,
 ) -> list[Step]:
     """From requests in flight to own requests in flight, with every correction that was made or refused."""
     reading, cards = readings[workload], hosts.get(workload, ())
@@ -53,7 +52,7 @@ def load_steps(
         text = "what these arrivals and what they left waiting need, by what replicas were seen to carry"
         others = moment.own.present * (1 - moment.own_ratio)
         if others >= 0.05:  # shown to one decimal
-            counted = "still counted (contentionCounts)" if pool.contention_counts else "not counted"
+            counted = "still counted (contentionCounts)" if terms.contention_counts else "not counted"
             text += f"; the other {others:.1f} wait on neighbours: {counted}"
         steps.append(Step("needed-in-flight", min(derivation.needed.inflight, moment.own.present), "requests", text))
     if share.own is not None:
@@ -64,8 +63,8 @@ def load_steps(
             text += f"; neighbours {share.neighbours:.2f}"
         steps.append(Step("own-gpu", share.own, "cards", text))
     steps.append(Step("own-in-flight", load.inflight, "requests", "what demand is computed from"))
-    if service.target_queue is not None:
-        steps.append(Step("own-queue", load.queued, "requests", f"target {service.target_queue:g} a replica"))
+    if terms.target_queue is not None:
+        steps.append(Step("own-queue", load.queued, "requests", f"target {terms.target_queue:g} a replica"))
     return steps
 
 
@@ -94,10 +93,9 @@ def watermark_steps(now: PoolMoment, state: Watch, low: Level, high: Level, pool
     return [Step("free-vram", now.free_bytes, "bytes", text)]
 
 
-def demand_steps(raw: int, demand: int, service: ServicePolicy, pool: PoolPolicy) -> list[Step]:
+def demand_steps(raw: int, demand: int, terms: Terms) -> list[Step]:
     """How demand comes from the load, and what floor or ceiling made of it."""
-    target = service.target_concurrency or pool.target_concurrency
-    text = f"own requests in flight / {target:g} a replica, rounded up"
+    text = f"own requests in flight / {terms.target_concurrency:g} a replica, rounded up"
     if raw != demand:
         text += f": {raw}, {'raised to minReplicas' if raw < demand else 'cut to maxReplicas'}"
     return [Step("demand", demand, "replicas", text)]

@@ -124,8 +124,8 @@ def want(key: ServiceKey, service: ServicePolicy, operator: OperatorPolicy, seen
     raw = replicas_for(load, terms)
     demand = terms.bounded(raw)
     steps: list[StepMaker] = [
-        partial(load_steps, derivation, seen.workload, seen.snapshot.workloads, seen.hosts, load, service, pool),
-        partial(demand_steps, raw, demand, service, pool),
+        partial(load_steps, derivation, seen.workload, seen.snapshot.workloads, seen.hosts, load, terms),
+        partial(demand_steps, raw, demand, terms),
     ]
     reasons: list[Reason] = []
     unlimited, is_as_read = demand, False

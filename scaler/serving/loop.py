@@ -173,6 +173,7 @@ class TickLoop:
     async def _plan(self, snapshot: Snapshot, begun_s: float) -> None:
         started_s = time.perf_counter()
         services, is_settled = self._registry.policies(), self._registry.is_settled
+        # For 1,000 services it takes a millisecond of the event loop: only when somebody came, went or changed.
         if services != self._fleet.services or is_settled != self._fleet.is_settled:
             self._fleet = FleetPolicy(self._operator, services, is_settled)
         fleet, remembered = self._fleet, self._memory

@@ -137,7 +137,7 @@ def derive(
         own = Load(fresh * own_ratio, queued * own_ratio, gpu_busy * gpu_ratio, fresh, floor_replicas, carried_by)
 
     futile = futility(reading, flow_now, carried, cards, operator.timing.stale_after_s)
-    # By position: named, it takes twice as long, for each workload at every tick.
+    # By position: there is one for each workload at every tick.
     moment = Moment(
         time_s,
         crowded,
